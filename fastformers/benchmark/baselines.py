@@ -4,8 +4,9 @@
 
 Each baseline has the form that its own documentation recommends for speed: PyTorch in float32 with
 its fused attention; ONNX Runtime's recipe for BERT (its transformers optimizer, then dynamic int8,
-per channel); OpenVINO with int8 by NNCF's post-training quantization, and the precision that it
-chooses elsewhere. This module knows nothing of how they are timed.
+per channel); OpenVINO with int8 by NNCF's post-training quantization, and elsewhere the precision
+that it chooses, or float32. On real rows each runs in every way of batching that there is. This
+module knows nothing of how they are timed.
 
 Shape suffixes: B rows of a batch, T padded tokens, C classes.
 """
@@ -15,6 +16,7 @@ import copy
 import logging
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,8 +36,10 @@ from fastformers.inference.tokenizer import TokenizedRows
 from fastformers.models.architectures import architecture_of
 from fastformers.models.forward import takes_token_types
 
-STOCK_BATCH_ROWS = 32
+_BATCH_ROWS = 32
 _CALIBRATION_ROWS = 128
+
+_Run = Callable[[Batch], NDArray[np.float32]]
 
 
 class PyTorchBaseline:
@@ -85,11 +89,23 @@ class StockBaseline:
 
 
 class OpenVinoBaseline:
-    """A graph of `write_openvino_graph`, tuned for one batch at a time."""
+    """A graph of `write_openvino_graph`, tuned for one batch at a time.
 
-    def __init__(self, path: Path, *, num_threads: int, masked: bool) -> None:
+    Args:
+        path: The graph.
+        num_threads: Threads that compute a batch.
+        masked: Whether the graph takes an attention mask.
+        precision: "f32" for what is not int8; None for what OpenVINO chooses, which is bfloat16
+            where the CPU has it.
+    """
+
+    def __init__(
+        self, path: Path, *, num_threads: int, masked: bool, precision: str | None = None
+    ) -> None:
         self._masked = masked
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": num_threads}
+        if precision is not None:
+            settings["INFERENCE_PRECISION_HINT"] = precision
         compiled = open_core().compile_model(path, "CPU", settings)
         self._request = compiled.create_infer_request()
 
@@ -163,40 +179,59 @@ def write_baseline_models(
 def make_baselines(
     models: BaselineModels, *, num_threads: int, max_batch_tokens: int
 ) -> list[Candidate]:
-    """All baselines as candidates of a comparison.
+    """All baselines, each in every way of batching, as candidates of a comparison.
 
     Args:
         models: The weights in every form.
         num_threads: Threads that compute a batch. PyTorch's are set for the whole process.
-        max_batch_tokens: Token budget of OpenVINO's batches; four times as much is tried, too.
+        max_batch_tokens: Token budget of batches; four times as much is tried, too.
     """
     torch.set_num_threads(num_threads)
-    stock = StockBaseline(models.stock_graph, num_threads=num_threads)
-    exact = OpenVinoBaseline(models.openvino_exact, num_threads=num_threads, masked=False)
-    masked = OpenVinoBaseline(models.openvino_masked, num_threads=num_threads, masked=True)
+    pytorch = PyTorchBaseline(models.model).run
+    stock = StockBaseline(models.stock_graph, num_threads=num_threads).run
 
-    def plan_stock(rows: TokenizedRows) -> list[Batch]:
-        return plan_sorted(rows, num_rows=STOCK_BATCH_ROWS)
+    def openvino(precision: str | None) -> tuple[_Run, _Run]:
+        return (
+            OpenVinoBaseline(
+                models.openvino_exact, num_threads=num_threads, masked=False, precision=precision
+            ).run,
+            OpenVinoBaseline(
+                models.openvino_masked, num_threads=num_threads, masked=True, precision=precision
+            ).run,
+        )
 
-    candidates = [
-        Candidate(name="PyTorch float32", run=PyTorchBaseline(models.model).run, plan=plan_stock),
-        Candidate(name="ORT stock int8", run=stock.run, plan=plan_stock),
-    ]
-    for budget in (max_batch_tokens, 4 * max_batch_tokens):
-        candidates += [
+    # What computes batches without padding, and with.
+    runs = {
+        "PyTorch float32": (pytorch, pytorch),
+        "ORT stock int8": (stock, stock),
+        "OpenVINO int8": openvino(None),
+        "OpenVINO int8 and float32": openvino("f32"),
+    }
+    candidates = []
+    for name, (run_exact, run_padded) in runs.items():
+        for budget in (max_batch_tokens, 4 * max_batch_tokens):
+            candidates += [
+                Candidate(
+                    name=f"{name}, exact lengths, {budget} tokens",
+                    run=run_exact,
+                    plan=partial(plan_exact, max_batch_tokens=budget),
+                    fixed_shapes=budget == max_batch_tokens,
+                ),
+                Candidate(
+                    name=f"{name}, padded to 16, {budget} tokens",
+                    run=run_padded,
+                    plan=partial(plan_rounded, max_batch_tokens=budget),
+                    fixed_shapes=False,
+                ),
+            ]
+        candidates.append(
             Candidate(
-                name=f"OpenVINO int8, exact lengths, {budget} tokens",
-                run=exact.run,
-                plan=partial(plan_exact, max_batch_tokens=budget),
-                fixed_shapes=budget == max_batch_tokens,
-            ),
-            Candidate(
-                name=f"OpenVINO int8, padded to 16, {budget} tokens",
-                run=masked.run,
-                plan=partial(plan_rounded, max_batch_tokens=budget),
+                name=f"{name}, {_BATCH_ROWS} sorted rows",
+                run=run_padded,
+                plan=partial(plan_sorted, num_rows=_BATCH_ROWS),
                 fixed_shapes=False,
-            ),
-        ]
+            )
+        )
     return candidates
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from fastformers.benchmark.timing import Rates
 from fastformers.errors import InputError
 from fastformers.jobs.benchmarks.bench_report import BenchReport
 from fastformers.jobs.benchmarks.parts import BaselinesPart, NotRun
@@ -27,6 +28,21 @@ _SHAPES = {
     "bert-base": "BERT-base, 12 x 768",
     "student": "student, 4 x 312",
     "pruned": "pruned student",
+}
+
+# How names of a `bench`'s engines begin, by what a table calls them.
+_STOCK = "ONNX Runtime's stock recipe (fused, dynamic int8 per channel)"
+_OPENVINO = "OpenVINO by itself (int8 by NNCF, else as it chooses)"
+_OPENVINO_FLOAT = "OpenVINO by itself (int8 by NNCF, else in float32)"
+_OUR_OPENVINO = "**this bundle, OpenVINO** (`--engine openvino`)"
+_OURS = "**this bundle, ONNX Runtime**"
+_ENGINES = {
+    "PyTorch float32": "PyTorch float32,",
+    _STOCK: "ORT stock int8,",
+    _OPENVINO: "OpenVINO int8,",
+    _OPENVINO_FLOAT: "OpenVINO int8 and float32,",
+    _OUR_OPENVINO: "fastformers openvino",
+    _OURS: "fastformers onnxruntime",
 }
 
 View = Callable[[Sequence[Sequence[Filed]]], Table | Picture]
@@ -52,6 +68,7 @@ def whole_jobs(groups: Sequence[Sequence[Filed]]) -> Table:
     columns = {
         "rows/s": {label: f"{rate.rows_per_second:,.1f}" for label, rate in rates.items()},
         "ours is faster by": ratios,
+        "seconds": {label: f"{rate.seconds:.0f}" for label, rate in rates.items()},
         "start-up (s)": {
             label: f"{rate.startup_s:.1f}"
             for label, rate in rates.items()
@@ -96,6 +113,48 @@ def _whole_jobs(groups: Sequence[Sequence[Filed]]) -> tuple[BenchReport, Baselin
 
 def _label(name: BaselineName) -> str:
     return JOB_BASELINES[name].label.replace("\n", " ")
+
+
+def engines(groups: Sequence[Sequence[Filed]]) -> Table:
+    """Engines of several `bench` on one core: fixed shapes of the first, and the rows of each.
+
+    Each engine has the rate of its fastest way of batching.
+    """
+    filed = [one for group in groups for one in group]
+    reports = [BenchReport.from_json(one.content, path=one.name) for one in filed]
+    rates = [
+        Rates(by_case=report.engines.rates[0].tokens_per_second)
+        for report in reports
+        if not isinstance(report.engines, NotRun)
+    ]
+    shapes = {c.replace("x", " x "): (rates[0], c) for c in rates[0].by_case if c != "rows"}
+    titles = (one.measured["title"] for one in filed)
+    cases = shapes | {title: (of, "rows") for title, of in zip(titles, rates, strict=True)}
+    best = {
+        label: [_best(of, case, prefix) for of, case in cases.values()]
+        for label, prefix in _ENGINES.items()
+    }
+    rows = [(label, *(f"{rate:,.0f}" for rate in found)) for label, found in best.items()]
+    for label, other in {
+        "ratio to the stock recipe": _STOCK,
+        "ratio to OpenVINO by itself": _OPENVINO,
+        "ratio to OpenVINO in float32": _OPENVINO_FLOAT,
+    }.items():
+        pairs = zip(best[_OURS], best[other], strict=True)
+        rows.append((label, *(f"**{ours / theirs:,.2f}x**" for ours, theirs in pairs)))
+    first = reports[0].operators
+    if not isinstance(first, NotRun) and not isinstance(first.of_peak, NotRun):
+        shares = first.of_peak.by_case
+        of_peak = [f"{shares[case]:.0%}" if case in shares else "" for _, case in cases.values()]
+        rows.append(("share of this machine's peak", *of_peak))
+    return Table(columns=("engine", *cases), rows=tuple(rows))
+
+
+def _best(rates: Rates, case: str, prefix: str) -> float:
+    name = rates.best(case, prefix)
+    if name is None:
+        raise KeyError(f"no engine named {prefix!r} at {case}")
+    return rates.by_case[case][name]
 
 
 def ladder(groups: Sequence[Sequence[Filed]]) -> Table:
@@ -180,6 +239,7 @@ def plans(groups: Sequence[Sequence[Filed]]) -> Table:
 
 
 VIEWS: dict[str, View] = {
+    "engines": engines,
     "frontier": quality_views.frontier,
     "gpu": gpu,
     "jobs": whole_jobs,

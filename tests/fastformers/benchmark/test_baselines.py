@@ -29,14 +29,16 @@ from fastformers.models.forward import predict_logits  # noqa: E402
 from fastformers.models.layers import keep_heads, keep_neurons, layer_parts  # noqa: E402
 
 NUM_LAYERS, WIDTH, NEURONS, CLASSES = 2, 32, 64, 2
-BASELINES = [
-    "PyTorch float32",
-    "ORT stock int8",
-    "OpenVINO int8, exact lengths, 100 tokens",
-    "OpenVINO int8, padded to 16, 100 tokens",
-    "OpenVINO int8, exact lengths, 400 tokens",
-    "OpenVINO int8, padded to 16, 400 tokens",
+ENGINES = ["PyTorch float32", "ORT stock int8", "OpenVINO int8", "OpenVINO int8 and float32"]
+WAYS = [
+    "exact lengths, 100 tokens",
+    "padded to 16, 100 tokens",
+    "exact lengths, 400 tokens",
+    "padded to 16, 400 tokens",
+    "32 sorted rows",
 ]
+BASELINES = [f"{engine}, {way}" for engine in ENGINES for way in WAYS]
+ON_SHAPES = [f"{engine}, {WAYS[0]}" for engine in ENGINES]
 
 
 @pytest.fixture(scope="module")
@@ -122,17 +124,17 @@ def test_openvino_computes_the_same_but_for_int8(models, rows, expected_NC):
         np.testing.assert_allclose(stacked(masked.run, batches), logits_NC, atol=1e-3)
 
 
-def test_all_baselines_are_there_with_the_batches_that_suit_them(baselines, rows, expected_NC):
+def test_every_engine_is_there_in_every_way_of_batching(baselines, rows, expected_NC):
     assert list(baselines) == BASELINES
-    assert [name for name, baseline in baselines.items() if baseline.fixed_shapes] == BASELINES[:3]
+    assert [name for name, baseline in baselines.items() if baseline.fixed_shapes] == ON_SHAPES
     for name, baseline in baselines.items():
         batches = baseline.plan(rows)
-        sizes = [batch.ids_BT.size for batch in batches if len(batch.ids_BT) > 1]
-        if name.startswith("OpenVINO"):
+        is_padded = any(batch.num_tokens < batch.ids_BT.size for batch in batches)
+        assert is_padded == ("exact" not in name)
+        if "tokens" in name:
             budget = 100 if "100 tokens" in name else 400
+            sizes = [batch.ids_BT.size for batch in batches if len(batch.ids_BT) > 1]
             assert min(100, budget) / 2 < max(sizes) <= budget
-            is_padded = any(batch.num_tokens < batch.ids_BT.size for batch in batches)
-            assert is_padded == ("padded" in name)
         else:
             assert [len(batch.ids_BT) for batch in batches] == [32, 32, 16]
         check_int8(predict_all(baseline, rows), expected_NC)
@@ -202,7 +204,7 @@ def test_one_models_weights_are_compared_in_every_form(
         bundle, max_batch_tokens=100, baselines=models, rows=rows, num_threads=1, repeats=1
     )
     assert list(compared.rates.by_case["rows"])[-len(BASELINES) :] == BASELINES
-    assert list(compared.rates.by_case["1x128"])[-3:] == BASELINES[:3]
+    assert list(compared.rates.by_case["1x128"])[-len(ON_SHAPES) :] == ON_SHAPES
     assert set(compared.agreement) == set(compared.rates.by_case["rows"])
     assert min(compared.agreement.values()) >= 0.85
     assert compared.agreement["fastformers onnxruntime"] == 1.0

@@ -3,6 +3,15 @@
 import pytest
 
 from fastformers.errors import InputError
+from fastformers.jobs.benchmarks.bench_report import BenchReport
+from fastformers.jobs.benchmarks.parts import (
+    EngineRates,
+    EnginesPart,
+    NotRun,
+    OperatorShares,
+    OperatorsPart,
+    Ratio,
+)
 from fastformers.jobs.results.filed import Filed
 from fastformers.jobs.results.views import make_view
 
@@ -172,7 +181,7 @@ def test_a_frontier_is_a_table_and_a_picture_that_is_drawn_anew_when_numbers_cha
 
 
 def test_a_view_that_is_none_or_shows_one_is_refused_by_name():
-    with pytest.raises(InputError, match="chart: no view has this name; there are frontier"):
+    with pytest.raises(InputError, match="chart: no view has this name; there are engines, fr"):
         make_view("chart", [])
     with pytest.raises(InputError, match="a-1, a-2, a-3: this view shows one measurement"):
         make_view("table", [SEEDS])
@@ -182,3 +191,81 @@ def test_a_number_without_a_format_is_named_with_its_row():
     broken = filed("t", table={"columns": ["", "x"], "rows": [["a", 1.5]]})
     with pytest.raises(InputError, match="t: row 1: a number without a format"):
         make_view("table", [[broken]])
+
+
+def engines(name, speed):
+    """The last line of a `bench --parts engines,operators` on one thread and on two."""
+    on_shape = {
+        "fastformers onnxruntime": 1000.0,
+        "fastformers openvino": 900.0,
+        "PyTorch float32, exact lengths, 100 tokens": 100.0,
+        "ORT stock int8, exact lengths, 100 tokens": 400.0,
+        "OpenVINO int8, exact lengths, 100 tokens": 800.0,
+        "OpenVINO int8 and float32, exact lengths, 100 tokens": 500.0,
+    }
+    on_rows = {engine: speed * rate for engine, rate in on_shape.items()} | {
+        "ORT stock int8, 32 sorted rows": speed * 500.0,
+        "OpenVINO int8 and float32, 32 sorted rows": speed * 640.0,
+    }
+    one, two = (
+        EngineRates(
+            num_threads=threads,
+            tokens_per_second={
+                case: {engine: threads * rate for engine, rate in found.items()}
+                for case, found in {"8x128": on_shape, "rows": on_rows}.items()
+            },
+            agreement={},
+        )
+        for threads in (1, 2)
+    )
+    ratio = Ratio(value=2.0, by_case={"8x128": 2.5, "rows": 2.0})
+    shares = OperatorShares(case="8x128", ours={}, ours_of_peak={}, stock={})
+    report = BenchReport(
+        engine="onnxruntime",
+        max_batch_tokens=100,
+        precision="int8",
+        weights=None,
+        corpus="texts",
+        cpu_model="a processor",
+        cores=1,
+        versions={},
+        repeats=3,
+        measured_at="2026-11-26",
+        engines=EnginesPart(over_stock=ratio, over_openvino=ratio, rates=(one, two)),
+        operators=OperatorsPart(
+            of_peak=Ratio(value=0.5, by_case={"8x128": 0.625}),
+            int8_gops=1.0,
+            float_gops=1.0,
+            whole_model_at_peak_tokens_per_second={},
+            operators=shares,
+        ),
+        job=NotRun(reason="no"),
+        job_baselines=NotRun(reason="no"),
+    )
+    return filed(name, **report.to_json())
+
+
+def test_each_engine_has_its_fastest_way_of_batching_the_rows_of_each_corpus_on_one_thread():
+    head, _, pytorch, stock, openvino, in_float, _, ours, *ratios, peak = lines(
+        "engines", [engines("a", 1)], [engines("b", 2)]
+    )
+    assert head == "| engine | 8 x 128 | A | B |"
+    assert pytorch == "| PyTorch float32 | 100 | 100 | 200 |"
+    assert stock.endswith("| 400 | 500 | 1,000 |")
+    assert openvino.endswith("| 800 | 800 | 1,600 |")
+    assert in_float.endswith("in float32) | 500 | 640 | 1,280 |")
+    assert ours.endswith("| 1,000 | 1,000 | 2,000 |")
+    over_stock, over_openvino, over_float = ratios
+    assert over_stock.endswith("| **2.50x** | **2.00x** | **2.00x** |")
+    assert over_openvino.endswith("| **1.25x** | **1.25x** | **1.25x** |")
+    assert over_float.endswith("| **2.00x** | **1.56x** | **1.56x** |")
+    assert peak == "| share of this machine's peak | 62% | | |"
+
+
+def test_a_bench_without_an_engine_of_the_table_is_named():
+    one = engines("a", 1)
+    for rates in one.content["engines"]:
+        for found in rates["tokens_per_second"].values():
+            del found["OpenVINO int8, exact lengths, 100 tokens"]
+    with pytest.raises(InputError, match=r"a: engines cannot show it: .*'OpenVINO int8,' at 8x128"):
+        make_view("engines", [[one]])
