@@ -60,11 +60,11 @@ def test_jobs_take_turns_each_on_texts_for_as_long_as_is_asked(texts):
     guide = Job("guide", [20.0, 20.0, 30.0, 10.0], order, label=None)
     part = run(ours, {"ray-guide": guide}, texts)
     assert order[:2] == [("ours", 1000), ("guide", 1000)]
-    assert order[2:] == [("ours", 6600), ("guide", 1320)] * 3
-    assert (part.ours.rows_per_second, part.ours.rows) == (pytest.approx(110.0), 6600)
+    assert order[2:] == [("ours", 7500), ("guide", 1500)] * 3
+    assert (part.ours.rows_per_second, part.ours.rows) == (pytest.approx(110.0), 7500)
     found = part.by_name["ray-guide"]
     assert found.rows_per_second_by_turn == pytest.approx((20.0, 30.0, 10.0))
-    assert (found.seconds, found.startup_s) == (pytest.approx(66.0), 4.0)
+    assert (found.seconds, found.startup_s) == (pytest.approx(75.0), 4.0)
     assert (found.setting, found.versions, found.accuracy) == ("as guide", {"ray": "2"}, None)
     ratio = part.our_ratio("ray-guide")
     assert (ratio.value, ratio.least, ratio.most) == pytest.approx((5.0, 4.0, 11.0))
