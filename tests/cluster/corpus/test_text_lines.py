@@ -7,6 +7,7 @@ import random
 import pytest
 
 import fastformers.cluster.corpus.slices
+from fastformers.cluster.shards import preparation
 from fastformers.errors import InputError
 from fastformers.formats import text_lines
 from tests.cluster.corpus.open_file import open_file
@@ -78,6 +79,17 @@ def test_blank_lines_are_no_rows(tmp_path, read_corpus):
     for name in ("a.csv", "a.jsonl"):
         read = read_corpus(open_file(tmp_path / name))
         assert (read.texts, read.errors) == (["one", "two"], {})
+
+
+@pytest.mark.parametrize("size", [1, 2**24])
+def test_a_record_that_lacks_a_column_has_that_of_its_directory(
+    tmp_path, write_rows, read_corpus, monkeypatch, size
+):
+    """Whichever records are read with it; null is a value of its own."""
+    monkeypatch.setattr(preparation, "READ_CHUNK_BYTES", size)
+    rows = [{"text": "a", "k": "own"}, {"text": "b"}, {"text": "c", "k": None}, {"text": "d"}]
+    write_rows(tmp_path / "k=1" / "a.jsonl", rows)
+    assert read_corpus(open_file(tmp_path, keep=("k",))).kept == {"k": ["own", "1", None, "1"]}
 
 
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv.gz", "b.jsonl", "b.csv"])
