@@ -20,6 +20,7 @@ import pyarrow.fs
 
 from fastformers.files.file_bytes import TextFile, is_compressed
 from fastformers.files.listing import suffix_of
+from fastformers.formats.column_types import repair_text
 from fastformers.formats.kept_columns import candidates
 from fastformers.formats.readers import (
     KEEP_FLAG,
@@ -244,7 +245,8 @@ class CsvReader:
             next_record = next(records, None)
         if next_record is None and any("\r" in name for name in names):
             raise ValueError("its lines end in carriage returns; let them end in line feeds")
-        return names, None if next_record is None else next_record[0]
+        start = None if next_record is None else next_record[0]
+        return [repair_text(name) for name in names], start
 
     def _check_first_rows(self, file: _CsvFile) -> None:
         """Refuse a file none of whose rows, in its first MiB, fits its header line.

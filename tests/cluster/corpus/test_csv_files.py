@@ -80,3 +80,9 @@ def test_an_undecodable_kept_csv_value_is_repaired(tmp_path, read_corpus):
     read = read_corpus(open_file(tmp_path / "a.csv", keep=("k",)))
     assert (read.texts, read.errors) == (["one", "two"], {})
     assert read.kept == {"k": ["\ufffd", "2"]}
+
+
+def test_an_undecodable_name_of_a_column_is_repaired(tmp_path, read_corpus):
+    (tmp_path / "a.csv").write_bytes(b"text,cat\xe9gorie\none,1\n")
+    read = read_corpus(open_file(tmp_path / "a.csv", keep=("*",)))
+    assert read.kept == {"text": ["one"], "cat\ufffdgorie": ["1"]}
