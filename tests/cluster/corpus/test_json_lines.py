@@ -159,6 +159,16 @@ def test_a_kept_column_of_several_types_has_the_narrowest_that_holds_them(
     assert sum(read.unfit.values()) == kept.count(None) - values.count(None)
 
 
+@pytest.mark.parametrize(("num_rows", "is_seen"), [(1000, True), (1100, False)])
+def test_types_are_those_of_the_first_mebibyte(
+    tmp_path, write_rows, read_corpus, num_rows, is_seen
+):
+    rows = [{"text": "a" * 1000, "k": 1}] * num_rows + [{"text": "end", "k": "late"}]
+    read = read_corpus(open_file(write_rows(tmp_path / "a.jsonl", rows), keep=("k",)))
+    assert read.kept["k"][-2:] == (["1", "late"] if is_seen else [1, None])
+    assert read.unfit == ({} if is_seen else {"k": 1})
+
+
 def test_kept_values_that_are_nested_deep_are_text_and_end_nothing(
     tmp_path, read_corpus, monkeypatch
 ):

@@ -111,3 +111,5 @@ def test_a_sample_of_a_file_read_in_order_is_its_beginning(tmp_path, write_rows,
     assert 1000 < len(part.texts[0]) < 2500
     assert part.texts[0] == texts[: len(part.texts[0])]
     assert 0.2 < part.size / size_bytes < 0.9
+    monkeypatch.setattr(text_lines, "MAX_SAMPLE_BYTES", 1000)
+    assert 0 < reader.sample_span(str(path), 0, 1).size <= 2**16

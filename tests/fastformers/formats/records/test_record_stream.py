@@ -91,6 +91,20 @@ def test_a_line_is_cut_at_its_bound_and_the_next_one_begins_behind_it(size):
     assert all(len(line) <= size + 1 for line, _, _ in found)
 
 
+def test_what_is_too_long_is_passed_over_in_few_steps():
+    sizes = []
+
+    class Counted(io.BufferedReader):
+        def readline(self, size=-1):
+            sizes.append(size)
+            return super().readline(size)
+
+    file = Counted(io.BytesIO(b"x" * 2**20 + b"\nend"))
+    assert list(Lines(file, 0, max_bytes=5)) == [b"x" * 6, b"end"]
+    assert len(sizes) < 25
+    assert max(sizes) <= 2**16
+
+
 BOMBS = {
     "a.csv.gz": (b'text\none\n"', b"a" * 2**20, b'"\ntwo\n'),
     "a.jsonl.gz": (b'{"text": "one"}\n{"text": "', b"a" * 2**20, b'"}\n{"text": "two"}\n'),
