@@ -65,6 +65,13 @@ def test_a_file_none_of_whose_rows_fits_is_refused(read, body):
         read("a.csv", HEADER + body)
 
 
+def test_a_file_is_refused_for_its_first_mebibyte_and_not_for_a_single_row(read, monkeypatch):
+    assert read("a.csv", HEADER + b"a,b,c\n") == ["3 fields, but the header has 2"]
+    monkeypatch.setattr(csv_files, "SAMPLE_BYTES", 20)
+    with pytest.raises(InputError, match="none of the first 4 rows fits the header line: "):
+        read("a.csv", HEADER + b"a,b,c\n" * 9 + b"good,1\n")
+
+
 @pytest.mark.parametrize(("name", "mark"), [("a.csv", "\t"), ("a.csv", ";"), ("a.csv", "|")])
 def test_a_delimiter_is_guessed_by_the_header_line_and_said(read, caplog, name, mark):
     content = f'id{mark}text\n1{mark}"a, b"\n'.encode()

@@ -25,7 +25,7 @@ def metadata():
     rows = [{"a": row, "ab": "x" * 5000, "o": {"a": "y" * 9000, "b": row}} for row in range(11)]
     sink = io.BytesIO()
     pyarrow.parquet.write_table(
-        pa.Table.from_pylist(rows), sink, row_group_size=2, compression="none", use_dictionary=False
+        pa.Table.from_pylist(rows), sink, row_group_size=2, compression="zstd", use_dictionary=False
     )
     return pyarrow.parquet.ParquetFile(io.BytesIO(sink.getvalue())).metadata
 
@@ -68,8 +68,13 @@ def test_of_a_large_group_a_mebibyte_is_fetched_at_a_time(tmp_path, monkeypatch)
     path = tmp_path / "a.parquet"
     rng = random.Random(0)
     table = pa.table({"text": [rng.randbytes(2**12).hex() for _ in range(1000)]})  # 8 MiB
-    pyarrow.parquet.write_table(
-        table, path, compression="none", use_dictionary=False, write_batch_size=16
+    pyarrow.parquet.write_table(  # the second group has one row
+        table,
+        path,
+        row_group_size=999,
+        compression="none",
+        use_dictionary=False,
+        write_batch_size=16,
     )
     sizes = []
 
