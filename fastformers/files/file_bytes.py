@@ -32,6 +32,7 @@ _HEAD_AHEAD_BYTES = 2**20
 # Compressed bytes that are read ahead, and text that is decompressed at a time: where a file is cut
 # off, that much is lost before the cut.
 _COMPRESSED_AHEAD_BYTES, _DECODED_BYTES = 4 * 2**20, 2**16
+_PASSED_BYTES = 16 * _DECODED_BYTES  # of decoded text that is passed over at a time
 _COMPRESSED_SUFFIXES = ("gz", "bz2", "zst")
 
 
@@ -135,7 +136,8 @@ class TextFile:
                 text = io.BufferedReader(self._stored, ahead_bytes)
         if self.encoding != self._stored_as:
             text = io.BufferedReader(_Utf8(text, self._stored_as), _DECODED_BYTES)
-        while self.in_order and start > 0 and (passed := text.read1(start)):
+        # By whole buffers, so that no more is lost before damage than if all were read at once.
+        while self.in_order and start > 0 and (passed := text.read(min(start, _PASSED_BYTES))):
             start -= len(passed)
         return text
 

@@ -17,8 +17,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.types as kinds
 
-# Errors that pyarrow raises for a value that does not fit its column.
-UNFIT = (pa.ArrowException, TypeError, UnicodeError, OverflowError, ValueError)
+# Errors that pyarrow raises for a value that does not fit its column, and Python for one that is
+# nested too deep.
+UNFIT = (pa.ArrowException, TypeError, UnicodeError, OverflowError, ValueError, RecursionError)
 _MAX_FIELDS = 256  # of objects in a column of JSON, at all depths
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
@@ -66,10 +67,14 @@ def merge_types(one: pa.DataType, other: pa.DataType) -> pa.DataType:
 def infer_type(values: Sequence[Any]) -> pa.DataType:
     """Type of a column of values that were parsed from JSON.
 
-    Objects whose keys are themselves values would have a field for each: they are text.
+    Objects whose keys are themselves values would have a field for each: they are text. So is what
+    is nested too deep to be looked at.
     """
-    kind = _infer(values)
-    return pa.string() if _count_fields(kind) > _MAX_FIELDS else kind
+    with contextlib.suppress(RecursionError):
+        kind = _infer(values)
+        if _count_fields(kind) <= _MAX_FIELDS:
+            return kind
+    return pa.string()
 
 
 def _infer(values: Sequence[Any]) -> pa.DataType:
@@ -196,7 +201,9 @@ def _fit(value: Any, kind: pa.DataType) -> Any:
     if value is None:
         return None
     if is_text(kind):
-        return _to_text(value)
+        with contextlib.suppress(RecursionError):
+            return _to_text(value)
+        return None
     if isinstance(value, dict) and kinds.is_struct(kind):
         types = {field.name: field.type for field in kind}
         if value.keys() - types.keys():

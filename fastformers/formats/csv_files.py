@@ -20,6 +20,7 @@ import pyarrow.fs
 
 from fastformers.files.file_bytes import TextFile, is_compressed
 from fastformers.files.listing import suffix_of
+from fastformers.formats.column_types import repair_text
 from fastformers.formats.kept_columns import candidates
 from fastformers.formats.readers import (
     KEEP_FLAG,
@@ -244,7 +245,8 @@ class CsvReader:
             next_record = next(records, None)
         if next_record is None and any("\r" in name for name in names):
             raise ValueError("its lines end in carriage returns; let them end in line feeds")
-        return names, None if next_record is None else next_record[0]
+        start = None if next_record is None else next_record[0]
+        return [repair_text(name) for name in names], start
 
     def _check_first_rows(self, file: _CsvFile) -> None:
         """Refuse a file none of whose rows, in its first MiB, fits its header line.
@@ -302,16 +304,25 @@ class CsvReader:
         """Byte at or after `position` where a record seems to begin.
 
         That is after the first line break that is followed by several records with as many fields
-        as the header. A quoted field that holds such lines itself is mistaken for records.
+        as the header, or by most of them where one row in a few is bad. A quoted field that holds
+        such lines itself is mistaken for records.
         """
         if position <= file.start:
             return file.start
+        num_fitting: dict[int, int] = {}  # records that fit, by the byte where the first begins
         with file.text.open(position - 1, SAMPLE_BYTES) as text:
             start = position - 1
             while start < min(file.text.size_bytes, position + SAMPLE_BYTES):
                 text.seek(start)
-                start += len(text.readline(self.options.text_files.max_row_bytes))
-                records = itertools.islice(self._split_text(file, text, start), _CONVINCING_RECORDS)
-                if not any(isinstance(record, str) for _, _, record in records):
+                lines = Lines(text, start, max_bytes=self.options.text_files.max_row_bytes)
+                next(lines, b"")
+                start = lines.position
+                records = self._split_text(file, text, start)
+                num_fitting[start] = 0
+                for _, _, record in itertools.islice(records, _CONVINCING_RECORDS):
+                    if isinstance(record, str):
+                        break
+                    num_fitting[start] += 1
+                else:
                     return start
-        return file.text.size_bytes
+        return max(num_fitting, key=num_fitting.__getitem__, default=file.text.size_bytes)

@@ -18,7 +18,7 @@ import pyarrow.fs
 
 from fastformers.files.file_bytes import TextFile, is_compressed
 from fastformers.files.file_kind import UTF_8, keeps_ascii
-from fastformers.formats.column_types import infer_type
+from fastformers.formats.column_types import infer_type, repair_text
 from fastformers.formats.kept_columns import ROW_COLUMN, candidates, has_nested, read_nested
 from fastformers.formats.readers import (
     FilePart,
@@ -88,7 +88,8 @@ class JsonLinesReader:
         _, records = _look(filesystem, path, text_columns, options)
         if not records:
             return None
-        columns = tuple(dict.fromkeys(itertools.chain.from_iterable(records)))
+        names = dict.fromkeys(itertools.chain.from_iterable(records))
+        columns = tuple(name for name in names if repair_text(name) == name)  # others have no place
         return cls(
             filesystem=filesystem,
             text_columns=text_columns,

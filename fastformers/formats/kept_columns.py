@@ -126,7 +126,7 @@ def keep_rows(
     Returns:
         The kept columns, N rows, and the number of values that did not fit, by column.
     """
-    partitions = _partitions(path)
+    partitions = read_directories(path)
     kept: list[pa.Array | pa.ChunkedArray] = []
     unfit: dict[str, int] = {}
     for name, kind in zip(schema.names, schema.types, strict=True):
@@ -155,13 +155,13 @@ def count_unknown(unfit: dict[str, int], num_values: int) -> None:
         unfit[ALL_COLUMNS] = unfit.get(ALL_COLUMNS, 0) + num_values
 
 
-def read_nested(record: Mapping[str, Any], name: str) -> Any:
+def read_nested(record: Mapping[str, Any], name: str, default: Any = None) -> Any:
     """The value of a column in a record of JSON, or of a field of a column as in `meta.lang`.
 
-    A column of exactly that name comes first; None where there is none.
+    A column of exactly that name comes first; `default` where there is none.
     """
     value = _find(record, name)
-    return None if value is _MISSING else value
+    return default if value is _MISSING else value
 
 
 def has_nested(record: Mapping[str, Any], name: str) -> bool:
@@ -180,6 +180,18 @@ def find_field(fields: Iterable[pa.Field], name: str) -> list[pa.Field]:
             if inner:
                 return [by_name[head], *inner]
     return []
+
+
+def read_directories(path: str) -> dict[str, str | int | None]:
+    """Columns that the directories of a path name, as in `year=2023/`."""
+    found: dict[str, str | int | None] = {}
+    for name, text in _PARTITION.findall(path):
+        value = unquote(text)
+        is_whole = value.removeprefix("-").isdecimal() and str(int(value)) == value
+        found[unquote(name)] = (
+            None if value == _NO_PARTITION else int(value) if is_whole else repair_text(value)
+        )
+    return found
 
 
 def _split(name: str) -> tuple[str, ...]:
@@ -203,22 +215,10 @@ def _find(record: Mapping[str, Any], name: str) -> Any:
     return _MISSING
 
 
-def _partitions(path: str) -> dict[str, str | int | None]:
-    """Columns that the directories of a path name, as in `year=2023/`."""
-    found: dict[str, str | int | None] = {}
-    for name, text in _PARTITION.findall(path):
-        value = unquote(text)
-        is_whole = value.removeprefix("-").isdecimal() and str(int(value)) == value
-        found[unquote(name)] = (
-            None if value == _NO_PARTITION else int(value) if is_whole else repair_text(value)
-        )
-    return found
-
-
 def _partition_types(paths: Iterable[str]) -> dict[str, pa.DataType]:
     values: dict[str, dict[str | int | None, None]] = {}
     directories = dict.fromkeys(path.rpartition("/")[0] + "/" for path in paths)
     for directory in directories:
-        for name, value in _partitions(directory).items():
+        for name, value in read_directories(directory).items():
             values.setdefault(name, {})[value] = None
     return {name: infer_type(list(found)) for name, found in values.items()}

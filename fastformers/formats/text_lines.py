@@ -9,7 +9,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fastformers.files.file_bytes import TextFile
-from fastformers.formats.kept_columns import count_unknown, has_nested, keep_rows, read_nested
+from fastformers.formats.kept_columns import (
+    count_unknown,
+    has_nested,
+    keep_rows,
+    read_directories,
+    read_nested,
+)
 from fastformers.formats.readers import FileReader, Rows, SampledRows
 from fastformers.formats.records.record_stream import MAX_SAMPLE_BYTES, RecordStream
 from fastformers.texts import check_texts, column_places
@@ -38,8 +44,9 @@ def make_rows(
     errors = {row: record for row, record in enumerate(found) if isinstance(record, str)}
     records = _objects(found)
     names = reader.kept_schema.names
+    directories = read_directories(path)  # for records that lack a column that others have
     columns = {
-        name: [read_nested(record, name) for record in records]
+        name: [read_nested(record, name, directories.get(name)) for record in records]
         for name in names
         if any(has_nested(record, name) for record in records)
     }

@@ -56,7 +56,11 @@ MODULES: dict[str, tuple[str, ...]] = {
     "cluster/shards/preparation.py": ("tests/cluster/shards/test_slices_of_files.py",),
     # readers
     "fastformers/formats/readers.py": (*_CORPUS, _SAMPLING),
-    "fastformers/formats/file_set.py": (*_CORPUS, _PLANNING),
+    "fastformers/formats/file_set.py": (
+        *_CORPUS,
+        _PLANNING,
+        "tests/fastformers/formats/test_kept_columns.py",
+    ),
     "fastformers/formats/parquet.py": (*_CORPUS, _SAMPLING),
     "fastformers/formats/row_groups.py": (
         "tests/fastformers/formats/test_parquet.py",

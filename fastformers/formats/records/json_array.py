@@ -19,7 +19,7 @@ _IN_ELEMENT = re.compile(rb'["\[\]{}]')
 
 
 def split_array(
-    file: io.BufferedIOBase, position: int, *, is_inside: bool, max_bytes: int
+    file: io.BufferedReader, position: int, *, is_inside: bool, max_bytes: int
 ) -> Iterator[tuple[int, int, bytes]]:
     """Elements of an array, each with the byte where it begins and its size.
 
@@ -37,7 +37,8 @@ def split_array(
         OSError: The array has no end, or something follows it.
     """
     splitter = _Splitter(position, is_inside=is_inside, max_bytes=max_bytes)
-    while block := file.read(_BLOCK_BYTES):
+    # Only what is buffered, for behind it the file may be damaged.
+    while block := file.read(min(len(file.peek()), _BLOCK_BYTES)):
         yield from splitter.split(block)
     if not splitter.is_closed:
         raise OSError("the JSON array has no end, so the file may be cut off")

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from fastformers.cluster.shards import preparation
 from fastformers.errors import InputError
+from fastformers.formats import file_set
 from tests.cluster.corpus.open_file import open_file
 from tests.cluster.corpus.round_trip import SAMPLE, check_round_trip, encode_csv, rows, sizes
 
@@ -80,3 +81,18 @@ def test_an_undecodable_kept_csv_value_is_repaired(tmp_path, read_corpus):
     read = read_corpus(open_file(tmp_path / "a.csv", keep=("k",)))
     assert (read.texts, read.errors) == (["one", "two"], {})
     assert read.kept == {"k": ["\ufffd", "2"]}
+
+
+def test_an_undecodable_name_of_a_column_is_repaired(tmp_path, read_corpus):
+    (tmp_path / "a.csv").write_bytes(b"text,cat\xe9gorie\none,1\n")
+    read = read_corpus(open_file(tmp_path / "a.csv", keep=("*",)))
+    assert read.kept == {"text": ["one"], "cat\ufffdgorie": ["1"]}
+
+
+def test_a_column_that_a_later_file_has_twice_is_refused_there(tmp_path, read_corpus, monkeypatch):
+    monkeypatch.setattr(file_set, "SAMPLE_FILES", 1)
+    (tmp_path / "a.csv").write_bytes(b"text,k\none,1\n")
+    (tmp_path / "b.csv").write_bytes(b"text,k,k\ntwo,2,3\n")
+    corpus = open_file(tmp_path, keep=("k",))
+    with pytest.raises(InputError, match=r"b\.csv: two columns are called 'k' \(--keep-columns\)"):
+        read_corpus(corpus)

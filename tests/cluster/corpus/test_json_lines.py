@@ -159,6 +159,29 @@ def test_a_kept_column_of_several_types_has_the_narrowest_that_holds_them(
     assert sum(read.unfit.values()) == kept.count(None) - values.count(None)
 
 
+@pytest.mark.parametrize(("num_rows", "is_seen"), [(1000, True), (1100, False)])
+def test_types_are_those_of_the_first_mebibyte(
+    tmp_path, write_rows, read_corpus, num_rows, is_seen
+):
+    rows = [{"text": "a" * 1000, "k": 1}] * num_rows + [{"text": "end", "k": "late"}]
+    read = read_corpus(open_file(write_rows(tmp_path / "a.jsonl", rows), keep=("k",)))
+    assert read.kept["k"][-2:] == (["1", "late"] if is_seen else [1, None])
+    assert read.unfit == ({} if is_seen else {"k": 1})
+
+
+def test_kept_values_that_are_nested_deep_are_text_and_end_nothing(
+    tmp_path, read_corpus, monkeypatch
+):
+    deep = "[" * 700 + "]" * 700
+    first, later = f'{{"text": "a", "k": {deep}, "n": [1]}}\n', f'{{"text": "b", "n": {deep}}}\n'
+    monkeypatch.setattr(json_lines, "SAMPLE_BYTES", len(first) - 1)
+    (tmp_path / "a.jsonl").write_text(first + later)
+    read = read_corpus(open_file(tmp_path, keep=("k", "n")))
+    assert (read.texts, read.errors) == (["a", "b"], {})
+    assert read.kept == {"k": [deep, None], "n": [[1], None]}
+    assert read.unfit == {"n": 1}
+
+
 def test_all_columns_are_kept_and_later_ones_are_counted(
     tmp_path, write_rows, read_corpus, monkeypatch
 ):
@@ -167,3 +190,9 @@ def test_all_columns_are_kept_and_later_ones_are_counted(
     read = read_corpus(open_file(write_rows(tmp_path / "a.jsonl", rows), keep=("*",)))
     assert read.kept == {"text": ["a", "b", None], "k": [1, None, None]}
     assert read.unfit == {"*": 3}
+
+
+def test_of_all_columns_one_whose_name_is_no_text_is_counted(tmp_path, read_corpus):
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "k\\ud800": 1}\n')
+    read = read_corpus(open_file(tmp_path, keep=("*",)))
+    assert (read.kept, read.unfit) == ({"text": ["a"]}, {"*": 1})

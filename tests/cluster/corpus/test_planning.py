@@ -79,7 +79,7 @@ def test_planning_asks_for_one_listing_and_opens_a_few_files(make_store, suffix,
     corpus = open_store(keep=("id",))
     slices = corpus.plan_slices()
     assert (store.count("list"), store.count("info")) == (1, 0)
-    assert store.count("open") == min(num_files, SAMPLE_FILES)
+    assert store.count("open") == min(num_files, 16)
     assert store.count("read") == store.count("open")  # each of them fetched whole
     opened = {path for kind, path in store.requests if kind == "open"}
     assert corpus.files[0].path in opened

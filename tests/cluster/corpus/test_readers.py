@@ -137,11 +137,11 @@ def test_spans_that_tile_a_file_hold_each_of_its_rows_once(tmp_path, write_rows,
     assert not reader.is_read_whole(str(path))
     edges = [size * mark // num_spans for mark in range(num_spans + 1)]
     spans = [
-        reader.sample_span(str(path), start, stop).texts[0]
-        for start, stop in itertools.pairwise(edges)
+        reader.sample_span(str(path), start, stop) for start, stop in itertools.pairwise(edges)
     ]
-    assert [text for span in spans for text in span] == texts
-    assert all(spans)
+    assert [text for span in spans for text in span.texts[0]] == texts
+    assert all(span.texts[0] for span in spans)
+    assert not any(span.is_beginning for span in spans)
 
 
 def test_every_format_is_named_to_who_gives_another(tmp_path):

@@ -7,6 +7,7 @@ import random
 import pytest
 
 import fastformers.cluster.corpus.slices
+from fastformers.cluster.shards import preparation
 from fastformers.errors import InputError
 from fastformers.formats import text_lines
 from tests.cluster.corpus.open_file import open_file
@@ -80,6 +81,17 @@ def test_blank_lines_are_no_rows(tmp_path, read_corpus):
         assert (read.texts, read.errors) == (["one", "two"], {})
 
 
+@pytest.mark.parametrize("size", [1, 2**24])
+def test_a_record_that_lacks_a_column_has_that_of_its_directory(
+    tmp_path, write_rows, read_corpus, monkeypatch, size
+):
+    """Whichever records are read with it; null is a value of its own."""
+    monkeypatch.setattr(preparation, "READ_CHUNK_BYTES", size)
+    rows = [{"text": "a", "k": "own"}, {"text": "b"}, {"text": "c", "k": None}, {"text": "d"}]
+    write_rows(tmp_path / "k=1" / "a.jsonl", rows)
+    assert read_corpus(open_file(tmp_path, keep=("k",))).kept == {"k": ["own", "1", None, "1"]}
+
+
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv.gz", "b.jsonl", "b.csv"])
 def test_a_sample_of_a_file_read_in_order_is_its_beginning(tmp_path, write_rows, monkeypatch, name):
     """Whatever span is asked for; where it is not the whole file, its share of it is said."""
@@ -99,3 +111,5 @@ def test_a_sample_of_a_file_read_in_order_is_its_beginning(tmp_path, write_rows,
     assert 1000 < len(part.texts[0]) < 2500
     assert part.texts[0] == texts[: len(part.texts[0])]
     assert 0.2 < part.size / size_bytes < 0.9
+    monkeypatch.setattr(text_lines, "MAX_SAMPLE_BYTES", 1000)
+    assert 0 < reader.sample_span(str(path), 0, 1).size <= 2**16

@@ -114,6 +114,24 @@ def test_any_json_is_kept_as_valid_parquet(early, late):
     assert back.to_pylist() == array.to_pylist()
 
 
+@pytest.mark.parametrize(
+    ("least", "most", "kind"),
+    [
+        (-(2**63), 2**63 - 1, pa.int64()),
+        (0, 2**64 - 1, pa.uint64()),
+        (-1, 2**63, pa.decimal128(38, 0)),
+        (0, 2**64, pa.decimal128(38, 0)),
+        (-(10**38) + 1, 10**38 - 1, pa.decimal128(38, 0)),
+        (-(10**38), 0, pa.string()),
+        (0, 10**38, pa.string()),
+    ],
+)
+def test_whole_numbers_have_the_narrowest_type_that_holds_them(least, most, kind):
+    assert infer_type([least, None, most]) == kind
+    array, num_unfit = fit_values([least, most], kind)
+    assert (list(map(int, array.to_pylist())), num_unfit) == ([least, most], 0)
+
+
 def test_times_as_text():
     column = pa.chunked_array([pa.array([datetime(2026, 1, 2, tzinfo=UTC)])])
     array, _ = fit_array(column, pa.string())

@@ -6,7 +6,9 @@ import logging
 import pytest
 
 from fastformers.errors import InputError
+from fastformers.formats import csv_files
 from fastformers.formats.readers import ReadOptions
+from fastformers.formats.text_file_config import TextFileConfig
 from tests.fastformers.formats.files import open_file
 
 HEADER = b"text,k\n"
@@ -63,6 +65,13 @@ def test_a_file_none_of_whose_rows_fits_is_refused(read, body):
         read("a.csv", HEADER + body)
 
 
+def test_a_file_is_refused_for_its_first_mebibyte_and_not_for_a_single_row(read, monkeypatch):
+    assert read("a.csv", HEADER + b"a,b,c\n") == ["3 fields, but the header has 2"]
+    monkeypatch.setattr(csv_files, "SAMPLE_BYTES", 20)
+    with pytest.raises(InputError, match="none of the first 4 rows fits the header line: "):
+        read("a.csv", HEADER + b"a,b,c\n" * 9 + b"good,1\n")
+
+
 @pytest.mark.parametrize(("name", "mark"), [("a.csv", "\t"), ("a.csv", ";"), ("a.csv", "|")])
 def test_a_delimiter_is_guessed_by_the_header_line_and_said(read, caplog, name, mark):
     content = f'id{mark}text\n1{mark}"a, b"\n'.encode()
@@ -88,10 +97,10 @@ def test_quotes_may_mean_nothing(read):
 def spans(tmp_path):
     """Opens a CSV file of some bytes: the texts of the rows from one byte to another."""
 
-    def open_spans(content):
+    def open_spans(content, **options):
         path = tmp_path / "a.csv"
         path.write_bytes(content)
-        reader = open_file(path, ReadOptions())
+        reader = open_file(path, ReadOptions(text_files=TextFileConfig(**options)))
 
         def texts_between(start, stop):
             sampled = reader.sample_span(str(path), start, stop)
@@ -122,3 +131,24 @@ def test_lines_inside_a_text_begin_no_window(spans):
     for start in range(len(HEADER) + 1, second + 1):
         assert texts_between(start, second + 1) == ["two"], start
     assert len(texts_between(len(HEADER), second)) == 1
+
+
+def test_windows_tile_a_file_whose_every_other_row_is_bad(spans, monkeypatch):
+    """Nowhere do several good rows follow each other, and yet no window has them all."""
+    monkeypatch.setattr(csv_files, "SAMPLE_BYTES", 100)
+    body = b"".join(b"text %d,1\nno, row, at all\n" % row for row in range(90))
+    texts_between = spans(HEADER + body)
+    size = len(HEADER + body)
+    edges = [size * mark // 10 for mark in range(11)]
+    windows = [texts_between(start, stop) for start, stop in itertools.pairwise(edges)]
+    every = [text for row in range(90) for text in (f"text {row}", "")]
+    assert list(itertools.chain.from_iterable(windows)) == every
+    assert all(0 < len(texts) < 30 for texts in windows)
+    assert {texts[1] for texts in windows} == {""}  # each begins with a row that fits
+
+
+def test_no_window_begins_inside_a_row_that_is_too_long(spans):
+    texts_between = spans(b"text\none\n" + b"x" * 60 + b"\n" + b"two\n" * 6, max_row_bytes=20)
+    long, second = len(b"text\none\n"), len(b"text\none\n") + 61
+    for start in range(long + 1, second + 1):
+        assert texts_between(start, second + 1) == ["two"], start

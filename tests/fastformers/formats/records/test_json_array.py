@@ -17,7 +17,7 @@ def split(monkeypatch, request):
     monkeypatch.setattr(json_array, "_BLOCK_BYTES", request.param)
 
     def split(content, position=0, *, max_bytes=100):
-        file = io.BytesIO(content)
+        file = io.BufferedReader(io.BytesIO(content))
         file.seek(position)
         return list(split_array(file, position, is_inside=position > 0, max_bytes=max_bytes))
 

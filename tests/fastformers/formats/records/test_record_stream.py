@@ -9,9 +9,16 @@ import sys
 
 import pytest
 
+from fastformers.errors import InputError
 from fastformers.files import file_bytes
 from fastformers.formats.readers import ReadOptions
-from fastformers.formats.records.record_stream import Lines, RecordStream
+from fastformers.formats.records import record_stream
+from fastformers.formats.records.record_stream import (
+    Lines,
+    OpenStreams,
+    RecordStream,
+    until_damage,
+)
 from tests.fastformers.formats.files import open_file, read_all
 
 NUM_ROWS = 20_000
@@ -70,6 +77,21 @@ def test_a_compressed_file_is_decompressed_once_however_many_chunks_it_has(
     assert sum(decompressed) < 4 * len(content)  # 25 times, if each chunk began at the start
 
 
+@pytest.mark.parametrize("suffix", ROW)
+def test_as_much_is_read_of_a_damaged_file_by_another_process(tmp_path, monkeypatch, suffix):
+    """Which begins to decompress it anew for each chunk."""
+    content = gzip.compress(content_of(suffix), compresslevel=1)
+    path = tmp_path / f"a.{suffix}.gz"
+    path.write_bytes(content[: len(content) * 2 // 3])
+    reader = open_file(path, ReadOptions(skip_unreadable=True))
+    cuts = {"part_bytes": 2**24, "chunk_bytes": 50_000}
+    expected = read_all(reader, path, **cuts)
+    assert len(expected) > 10_000
+    assert "cannot be read from here on" in expected[-1]
+    monkeypatch.setattr(record_stream, "_MAX_OPEN", 0)
+    assert read_all(reader, path, **cuts) == expected
+
+
 def test_a_chunk_is_bounded_by_bytes_and_by_rows():
     stream = RecordStream(zip(itertools.count(), itertools.repeat(1000), range(10)))
     assert stream.take(max_records=None, chunk_bytes=2500) == [0, 1, 2]
@@ -81,6 +103,29 @@ def test_a_chunk_is_bounded_by_bytes_and_by_rows():
     assert len(tiny.take(max_records=None, chunk_bytes=64_000)) == 1000
 
 
+def test_the_four_streams_that_were_kept_last_stay_open_for_their_reader():
+    streams = OpenStreams()
+    for number in range(6):
+        streams.keep(number, "reader", RecordStream(iter([])))
+    found = [streams.take(number, "reader") is not None for number in range(6)]
+    assert found == [False, False, True, True, True, True]
+    streams.keep(0, "reader", RecordStream(iter([])))
+    assert streams.take(0, "another reader") is None
+
+
+def test_damage_is_a_row_behind_those_before_it_or_ends_the_read():
+    def records():
+        yield 0, 7, "one"
+        yield 10, 5, "two"
+        raise OSError("cut off")
+
+    found = list(until_damage(records(), "a.csv", ReadOptions(skip_unreadable=True)))
+    assert found[:2] == [(0, 7, "one"), (10, 5, "two")]
+    assert found[2:] == [(15, 0, "the file cannot be read from here on: cut off")]
+    with pytest.raises(InputError, match=r"a\.csv: cannot be read to its end \(cut off\); repair"):
+        list(until_damage(records(), "a.csv", ReadOptions()))
+
+
 @pytest.mark.parametrize("size", [1, 5, 6, 7, 100])
 def test_a_line_is_cut_at_its_bound_and_the_next_one_begins_behind_it(size):
     content = b"123456\n\n12\n1234567"
@@ -89,6 +134,20 @@ def test_a_line_is_cut_at_its_bound_and_the_next_one_begins_behind_it(size):
     assert [end for _, end, _ in found] == [7, 8, 11, 18]
     assert [is_cut for _, _, is_cut in found] == [size < 6, False, size < 2, size < 7]
     assert all(len(line) <= size + 1 for line, _, _ in found)
+
+
+def test_what_is_too_long_is_passed_over_in_few_steps():
+    sizes = []
+
+    class Counted(io.BufferedReader):
+        def readline(self, size=-1):
+            sizes.append(size)
+            return super().readline(size)
+
+    file = Counted(io.BytesIO(b"x" * 2**20 + b"\nend"))
+    assert list(Lines(file, 0, max_bytes=5)) == [b"x" * 6, b"end"]
+    assert len(sizes) < 25
+    assert max(sizes) <= 2**16
 
 
 BOMBS = {
