@@ -2,8 +2,9 @@
 
 Work -> [fasttext_classifier] -> predictions
 
-Trained once on labeled rows, and not timed, by the settings of fastText's own
-classification-example: ten dimensions, word pairs, five epochs, a learning rate of 0.25.
+Trained once on labeled rows, and not timed, by the settings with which fastText's own tutorial on
+text classification ends. Those of its classification-example are for half a million rows: five
+epochs on 2,400 reviews taught it nothing.
 
 Source: Joulin, Grave, Bojanowski and Mikolov 2016, arXiv:1607.01759.
 """
@@ -15,7 +16,7 @@ from fastformers.jobs.benchmarks.peers.scripts.processes import run_shares
 from fastformers.jobs.benchmarks.peers.scripts.work import Work, read_share, refuse, write_share
 
 _LABEL = "__label__"
-_SETTINGS = {"dim": 10, "wordNgrams": 2, "epoch": 5, "lr": 0.25, "minCount": 1, "verbose": 0}
+_SETTINGS = {"dim": 50, "wordNgrams": 2, "bucket": 200_000, "epoch": 25, "lr": 0.5, "verbose": 0}
 
 
 def run_fasttext(work: Work) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def run_fasttext(work: Work) -> dict[str, Any]:
     if not _model(work).exists():
         _train(work, work.train)
     clock = run_shares(work, ("pyarrow.parquet", "fasttext"), classify_share)
-    setting = f"ten dimensions, word pairs, {work.num_workers} processes"
+    setting = f"50 dimensions, word pairs, 25 epochs, {work.num_workers} processes"
     return clock.answer(setting, ("fasttext-numpy2-wheel",))
 
 
