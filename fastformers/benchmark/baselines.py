@@ -40,6 +40,7 @@ _BATCH_ROWS = 32
 _CALIBRATION_ROWS = 128
 
 _Run = Callable[[Batch], NDArray[np.float32]]
+_Plan = Callable[[TokenizedRows], list[Batch]]
 
 
 class PyTorchBaseline:
@@ -207,32 +208,24 @@ def make_baselines(
         "OpenVINO int8": openvino(None),
         "OpenVINO int8 and float32": openvino("f32"),
     }
-    candidates = []
-    for name, (run_exact, run_padded) in runs.items():
-        for budget in (max_batch_tokens, 4 * max_batch_tokens):
-            candidates += [
-                Candidate(
-                    name=f"{name}, exact lengths, {budget} tokens",
-                    run=run_exact,
-                    plan=partial(plan_exact, max_batch_tokens=budget),
-                    fixed_shapes=budget == max_batch_tokens,
-                ),
-                Candidate(
-                    name=f"{name}, padded to 16, {budget} tokens",
-                    run=run_padded,
-                    plan=partial(plan_rounded, max_batch_tokens=budget),
-                    fixed_shapes=False,
-                ),
-            ]
-        candidates.append(
-            Candidate(
-                name=f"{name}, {_BATCH_ROWS} sorted rows",
-                run=run_padded,
-                plan=partial(plan_sorted, num_rows=_BATCH_ROWS),
-                fixed_shapes=False,
-            )
+    ways: dict[str, tuple[bool, _Plan]] = {}  # by name: whether nothing is padded, and the plan
+    for budget in (max_batch_tokens, 4 * max_batch_tokens):
+        exact, rounded = (
+            partial(plan, max_batch_tokens=budget) for plan in (plan_exact, plan_rounded)
         )
-    return candidates
+        ways[f"exact lengths, {budget} tokens"] = (True, exact)
+        ways[f"padded to 16, {budget} tokens"] = (False, rounded)
+    ways[f"{_BATCH_ROWS} sorted rows"] = (False, partial(plan_sorted, num_rows=_BATCH_ROWS))
+    return [
+        Candidate(
+            name=f"{name}, {way}",
+            run=run_exact if is_exact else run_padded,
+            plan=plan,
+            fixed_shapes=way == next(iter(ways)),
+        )
+        for name, (run_exact, run_padded) in runs.items()
+        for way, (is_exact, plan) in ways.items()
+    ]
 
 
 def write_stock_graph(
