@@ -37,9 +37,10 @@ def split_array(
         OSError: The array has no end, or something follows it.
     """
     splitter = _Splitter(position, is_inside=is_inside, max_bytes=max_bytes)
-    # Only what is buffered, for behind it the file may be damaged.
-    while block := file.read(min(len(file.peek()), _BLOCK_BYTES)):
-        yield from splitter.split(block)
+    # Only what is buffered, for behind it the file may be damaged; to look at it copies all of it.
+    while num_buffered := len(file.peek()):
+        for start in range(0, num_buffered, _BLOCK_BYTES):
+            yield from splitter.split(file.read(min(num_buffered - start, _BLOCK_BYTES)))
     if not splitter.is_closed:
         raise OSError("the JSON array has no end, so the file may be cut off")
 
