@@ -10,7 +10,6 @@ module knows nothing of files, engines or intervals.
 Shape suffixes: D rows drawn, C outputs of a row.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from fastformers.cluster.shards.label_counts import (
     LabelCounts,
     count_labels,
     number_of,
+    text_of_label,
 )
 from fastformers.inference.metrics import unit_rows
 from fastformers.inference.tasks import Task
@@ -153,7 +153,7 @@ def _count_labels(
         return
     own, auditors = own_DC.argmax(axis=1).tolist(), auditors_DC.argmax(axis=1).tolist()
     differing: Counter[tuple[str, str]] = Counter(
-        (json.dumps(label), f"{ours} {theirs}")
+        (text_of_label(label), f"{ours} {theirs}")
         for label, ours, theirs in zip(labels, own, auditors, strict=True)
         if ours != theirs and label is not None and label == label
     )

@@ -14,6 +14,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -100,9 +101,9 @@ def count_labels(
     classes: Counter[int] = Counter()
     texts: dict[Any, list[str]] = {}
     for value, text in labeled:
-        key = tuple(value) if isinstance(value, list) else value
+        key = repr(value) if isinstance(value, list | dict) else value
         if key not in texts:
-            texts[key] = [json.dumps(one) for one in _split(value, several, names)]
+            texts[key] = [text_of_label(one) for one in _split(value, several, names)]
         own, predicted = texts[key], classes_of[text]
         labels.update(own)
         classes.update(predicted)
@@ -113,6 +114,18 @@ def count_labels(
     counts.classes = {str(number): count for number, count in classes.items()}
     counts._give_up_if_overfull()
     return counts
+
+
+def text_of_label(value: Any) -> str:
+    """JSON text of a value: a decimal is a number, bytes are text, a date is as it is written."""
+    return json.dumps(value, default=_plain)
+
+
+def _plain(value: Any) -> int | float | str:
+    """A value that JSON does not have."""
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _split(value: Any, several: bool, names: Sequence[str]) -> Iterable[Any]:

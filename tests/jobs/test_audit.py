@@ -1,6 +1,7 @@
 """`fastformers score --audit` without Ray: bill, report, page and gate, from Python, too."""
 
 import json
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -12,6 +13,7 @@ from fastformers.jobs.console.cli import main
 
 WORDS = ["a cat", "the film", "a dog ran fast", "good", "bad film", "the mat", "it sat", "slow"]
 TEXTS = [f"{word} {number}" for number in range(40) for word in WORDS]
+HOLDS_LISTS = "column 'y' holds lists, and the model gives one label for each row"
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +109,22 @@ def test_an_audit_bundle_of_another_task_is_refused_before_anything_is_written(
     assert (status, out) == (2, "")
     assert said[-1].startswith(f"error: --audit-bundle {other.path}: is of the task regression, ")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("labels", "unknown"),
+    [
+        ([Decimal(1), Decimal(0)], None),
+        ([b"yes", b"no"], None),
+        ([["yes"], ["no"]], HOLDS_LISTS),
+        ([{"a": 1}, {"a": 2}], HOLDS_LISTS),
+    ],
+)
+def test_labels_of_any_type_are_judged_when_all_is_scored(score, corpus, labels, unknown):
+    column = pa.array(labels * (len(TEXTS) // 2))
+    pyarrow.parquet.write_table(pa.table({"text": TEXTS, "y": column}), corpus)
+    status, out, said = score("--label-column", "y")
+    assert status == 0, said
+    quality, audit = (json.loads(out)[name] for name in ("quality", "audit"))
+    assert (quality is None) == (audit["quality"] is None) == (unknown is not None)
+    assert audit["quality_unknown"] == unknown

@@ -1,4 +1,8 @@
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+
 import numpy as np
+import pytest
 
 from fastformers.cluster.shards.label_counts import MAX_VALUES, LabelCounts, count_labels
 from fastformers.inference.tasks import MULTI_LABEL_CLASSIFICATION, REGRESSION, TEXT_CLASSIFICATION
@@ -53,3 +57,27 @@ def test_a_column_of_very_many_values_is_given_up():
     sums = LabelCounts()
     sums.add(counts)
     assert sums.is_overfull
+
+
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [
+        (Decimal("1"), "1"),
+        (Decimal("1.50"), "1.5"),
+        (b"yes", '"yes"'),
+        (b"\xff", '"\\ufffd"'),
+        (date(2026, 11, 27), '"2026-11-27"'),
+        (datetime(2026, 11, 27, 2), '"2026-11-27 02:00:00"'),
+        (timedelta(seconds=1), '"0:00:01"'),
+        ({"a": Decimal(1)}, '{"a": 1}'),
+        ([["yes"]], '[["yes"]]'),
+    ],
+)
+def test_a_value_of_any_type_is_counted(value, label):
+    """What it means is judged at the end of a run, which it must not end."""
+    counts = count_labels([value, value], [0, 1], LOGITS_UC, TEXT_CLASSIFICATION, NAMES)
+    assert counts.labels == {label: 2}
+    assert counts.pairs == {label: {"0": 1, "1": 1}}
+    parts = [value, [value]]
+    counts = count_labels([parts], [0], LOGITS_UC, MULTI_LABEL_CLASSIFICATION, NAMES)
+    assert counts.num_rows == sum(counts.labels.values()) - 1 == 1
