@@ -147,7 +147,13 @@ def measure_agreement(
 
 
 def measure_labels(
-    sums: AuditSums, task: Task, names: Sequence[str], *, share: float, label_column: str
+    sums: AuditSums,
+    task: Task,
+    names: Sequence[str],
+    *,
+    share: float,
+    label_column: str,
+    labels: LabelCounts,
 ) -> AuditQuality:
     """Both bundles against the labels of the rows drawn.
 
@@ -157,6 +163,7 @@ def measure_labels(
         names: Names of the outputs.
         share: Share of the rows that was drawn.
         label_column: Column of the labels.
+        labels: The labels of all rows, by which those of the rows drawn are read.
 
     Raises:
         InputError: The rows drawn have no labels of this task; says why.
@@ -172,12 +179,13 @@ def measure_labels(
             label_column=label_column,
             task=task,
             names=names,
+            read_by=labels,
         )
         for place, counts in enumerate(both, start=1)
     )
     difference = Estimate(value=own.value - auditors.value)
     if task.targets == "class":
-        ours, theirs = _count_only(sums.counts, names, label_column)
+        ours, theirs = _count_only(sums.counts, labels, names, label_column)
         difference = _estimate(
             difference.value,
             share,
@@ -287,9 +295,11 @@ def _estimate(
     return Estimate(value=value, low=low, high=high)
 
 
-def _count_only(counts: AuditCounts, names: Sequence[str], label_column: str) -> tuple[int, int]:
+def _count_only(
+    counts: AuditCounts, labels: LabelCounts, names: Sequence[str], label_column: str
+) -> tuple[int, int]:
     """Rows that the bundle alone has right, and rows that the audit bundle alone has right."""
-    class_of, _ = read_classes(counts.own, names, f"column {label_column!r}")
+    class_of, _ = read_classes(labels, names, f"column {label_column!r}")
     ours = theirs = 0
     for label, by_classes in counts.differing.items():
         for classes, count in by_classes.items():

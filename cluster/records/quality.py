@@ -96,6 +96,7 @@ def measure_quality(
     label_column: str,
     task: Task,
     names: Sequence[str],
+    read_by: LabelCounts | None = None,
 ) -> Quality:
     """The task's metric, and what was taken for what.
 
@@ -105,18 +106,21 @@ def measure_quality(
         label_column: Column of the labels.
         task: Task of the bundle.
         names: Names of its C classes.
+        read_by: Counts of all rows, where `counts` are of some: how a value is read depends on
+            which others there are.
 
     Raises:
         InputError: The column holds no labels of this task; says why.
     """
+    read_by = read_by or counts
     where = f"column {label_column!r}"
     if not counts.num_rows:
         raise InputError(f"{where} has no label for any row with a prediction")
     if task.targets == "number":
         return _measure_numbers(counts, numbers, label_column, task)
-    if counts.is_overfull:
+    if read_by.is_overfull:
         raise InputError(f"{where} has more than {MAX_VALUES:,} different values, so no labels")
-    class_of, read_as = read_classes(counts, names, where)
+    class_of, read_as = read_classes(read_by, names, where)
     both_CC = np.zeros((len(names), len(names)), np.int64)
     true_C, predicted_C = np.zeros(len(names), np.int64), np.zeros(len(names), np.int64)
     for label, rows in counts.labels.items():

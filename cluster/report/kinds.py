@@ -175,7 +175,12 @@ def summarize_audit(
     if job.label_column is not None:
         try:
             quality = measure_labels(
-                sums, task, job.bundle.labels, share=audit.share, label_column=job.label_column
+                sums,
+                task,
+                job.bundle.labels,
+                share=audit.share,
+                label_column=job.label_column,
+                labels=both.labels,
             )
         except InputError as error:
             unknown = str(error)

@@ -128,3 +128,22 @@ def test_labels_of_any_type_are_judged_when_all_is_scored(score, corpus, labels,
     quality, audit = (json.loads(out)[name] for name in ("quality", "audit"))
     assert (quality is None) == (audit["quality"] is None) == (unknown is not None)
     assert audit["quality_unknown"] == unknown
+
+
+def test_labels_are_read_as_those_of_the_whole_corpus(
+    capsys, without_ray, bundle_factory, corpus, tmp_path
+):
+    """Label 0 is in three rows of 320: the 15 drawn alone could count from 0 or from 1."""
+    names = tuple(f"LABEL_{number}" for number in range(5))
+    own, other = (
+        bundle_factory(tmp_path / f"{layers}", labels=names, num_layers=layers) for layers in (2, 1)
+    )
+    labels = [0, 0, 0, *(1 + number % 4 for number in range(len(TEXTS) - 3))]
+    pyarrow.parquet.write_table(pa.table({"text": TEXTS, "y": labels}), corpus)
+    flags = ["--audit", "0.05", "--audit-bundle", other.path, "--label-column", "y"]
+    places = [corpus, "--bundle", own.path, "--output", tmp_path / "out"]
+    assert main(list(map(str, ["score", *places, *flags]))) == 0
+    last = json.loads(capsys.readouterr().out)
+    assert last["quality"]["rows"] == len(TEXTS)
+    assert last["audit"]["quality"]["rows"] == last["audit"]["rows"] > 5
+    assert last["audit"]["quality_unknown"] is None

@@ -18,6 +18,7 @@ from fastformers.cluster.records.audit import (
     measure_of,
 )
 from fastformers.cluster.shards.audit_counts import UNITS, AuditCounts, count_audit
+from fastformers.cluster.shards.label_counts import LabelCounts
 from fastformers.errors import AuditError, InputError
 from fastformers.inference.tasks import TASKS
 
@@ -127,10 +128,15 @@ def labeled_sums(rows, task="text-classification"):
     return AuditSums(counts=count_audit(*both, TASKS[task], names, labels))
 
 
+def measure(sums, *, task=CLASS, names=("no", "yes"), share=0.1, labels=None):
+    labels = sums.counts.own if labels is None else labels
+    return measure_labels(sums, task, names, share=share, label_column="y", labels=labels)
+
+
 def test_both_accuracies_and_their_difference_are_of_the_same_rows():
     rows = [("no", 0, 0, 700), ("no", 1, 0, 60), ("yes", 1, 0, 20), ("yes", 1, 1, 200)]
     sums = labeled_sums([*rows, ("yes", 0, 0, 20), (None, 0, 1, 50)])
-    found = measure_labels(sums, CLASS, ("no", "yes"), share=1e-9, label_column="y")
+    found = measure(sums, share=1e-9)
     assert (found.rows, found.metric) == (1000, "accuracy")
     assert (found.own, found.auditors) == pytest.approx((0.92, 0.96))
     # Agresti and Min: (20 - 60) / 1002, give or take 1.96 of its standard errors.
@@ -139,22 +145,35 @@ def test_both_accuracies_and_their_difference_are_of_the_same_rows():
     assert found.difference.value == pytest.approx(-0.04)
     ends = (found.difference.low, found.difference.high)
     assert ends == pytest.approx((center - half, center + half), abs=1e-6)
-    whole = measure_labels(sums, CLASS, ("no", "yes"), share=1.0, label_column="y")
+    whole = measure(sums, share=1.0)
     assert whole.difference.low == whole.difference.high == pytest.approx(-0.04)
 
 
 def test_numbers_are_compared_with_the_labels_by_their_ranks():
     numbers = [(float(n), float(n if n % 2 else -n), float(n)) for n in range(10)]
     sums = AuditSums(counts=AuditCounts(num_rows=10), numbers=[*numbers, (1.0, 1.0, None)])
-    found = measure_labels(sums, TASKS["regression"], (), share=0.1, label_column="y")
+    found = measure(sums, task=TASKS["regression"], names=())
     assert (found.metric, found.rows, found.own) == ("Spearman", 10, 1.0)
     assert found.auditors < 0.5
     assert found.difference == Estimate(value=1.0 - found.auditors)
 
 
+def test_labels_of_the_rows_drawn_are_read_as_those_of_all_rows():
+    """By themselves they could be places from 0 or from 1: no row of the first class was drawn."""
+    sums = labeled_sums([(1, 1, 1, 60), (1, 0, 1, 40)])
+    with pytest.raises(InputError, match="may be class"):
+        measure(sums)
+    places = LabelCounts(num_rows=300, labels={"0": 200, "1": 100})
+    found = measure(sums, labels=places)
+    assert (found.own, found.auditors, found.rows) == (0.6, 1.0, 100)
+    assert found.difference.low < -0.4 < found.difference.high < 0
+    with pytest.raises(InputError, match="has more than 1,000 different values"):
+        measure(sums, labels=LabelCounts(num_rows=9000, is_overfull=True))
+
+
 def test_labels_that_are_none_are_said():
     with pytest.raises(InputError, match="column 'y' has no label for any row"):
-        measure_labels(counted(3, 5), CLASS, ("no", "yes"), share=0.1, label_column="y")
+        measure(counted(3, 5))
 
 
 def make_report(agreement, *, rows=1000, failed_rows=0, min_agreement=0.95):
