@@ -158,7 +158,8 @@ def make_parser() -> CommandParser:
     speed.add_argument(
         "--fit-run",
         metavar="DIR",
-        help="output of a finished run on this machine, to learn from (none)",
+        help="output of a finished run on this machine, with one core an actor, to learn from "
+        "(none)",
     )
     speed.add_argument(
         "--profile-out", type=Path, metavar="FILE", help="keep what was measured (none)"

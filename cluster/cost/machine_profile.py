@@ -188,12 +188,24 @@ def fit_to_run(
         instance_type: The cloud's name of this machine.
 
     Raises:
-        InputError: The report is of another bundle, was resumed, or scored nothing.
+        InputError: The report is of another bundle, was resumed, scored nothing, or its actors had
+            several cores each.
     """
     misfit = find_misfit(bundle, report)
+    if misfit is None and _cores_per_actor(report) > 1:
+        misfit = "each actor had several cores, whose seconds together say nothing of one"
     if misfit is not None:
-        raise InputError(f"{path}: {misfit}; give a run of this --bundle that was not interrupted")
+        raise InputError(
+            f"{path}: {misfit}; give a run of this --bundle, with one core an actor, that was not "
+            "interrupted"
+        )
     return replace(profile_of_run(bundle, report), instance_type=instance_type)
+
+
+def _cores_per_actor(report: RunReport) -> int:
+    """Cores that each actor of a run without a misfit had, by what its model took of both."""
+    assert report.bill.prediction is not None
+    return round(report.bill.prediction.measured_core_s / report.phase_s.infer)
 
 
 def find_misfit(bundle: Bundle, report: RunReport) -> str | None:

@@ -249,6 +249,7 @@ class Worker:
             audit=audit,
             second_texts=sum(map(len, scored.second_batches)),
             second_s=scored.second_s,
+            expected_s=bundle.cost_profile.estimate_total_seconds(lengths_U),
         )
         assert self._spec.predictions is not None
         return write_predictions(self._spec.predictions, shard.file_name, predictions, receipt)

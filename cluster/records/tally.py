@@ -78,8 +78,8 @@ class ReceiptSums:
 
     Attributes:
         num_shards: How many receipts.
-        num_rows, num_tokens, num_scored_tokens, num_computed_tokens, predicted_s: Sums of
-            `Receipt`'s attributes of the same names.
+        num_rows, num_tokens, num_scored_tokens, num_computed_tokens, predicted_s, expected_s: Sums
+            of `Receipt`'s attributes of the same names.
         actor_s: Seconds from start to finish.
         started_at, finished_at: The first start and the last finish, in seconds since the epoch.
         peak_rss_bytes: The largest of all.
@@ -98,6 +98,7 @@ class ReceiptSums:
     num_scored_tokens: int = 0
     num_computed_tokens: int = 0
     predicted_s: float = 0.0
+    expected_s: float = 0.0
     actor_s: float = 0.0
     started_at: float = math.inf
     finished_at: float = -math.inf
@@ -120,6 +121,7 @@ class ReceiptSums:
         self.num_scored_tokens += receipt.num_scored_tokens
         self.num_computed_tokens += receipt.num_computed_tokens
         self.predicted_s += receipt.predicted_s
+        self.expected_s += receipt.expected_s
         self.second_texts += receipt.second_texts
         self.second_s += receipt.second_s
         self.actor_s += receipt.finished_at - receipt.started_at
@@ -145,6 +147,7 @@ class ReceiptSums:
         self.num_scored_tokens += other.num_scored_tokens
         self.num_computed_tokens += other.num_computed_tokens
         self.predicted_s += other.predicted_s
+        self.expected_s += other.expected_s
         self.second_texts += other.second_texts
         self.second_s += other.second_s
         self.actor_s += other.actor_s
@@ -289,7 +292,7 @@ class RunTally:
         agreement: How much predictions of the same texts in two precisions agree; of no text where
             all actors score in one.
         attempts: Sample of the attempts, with the receipts of the shards that they scored.
-        predictions: Sample of the shards scored: seconds predicted, and measured of the model by
+        predictions: Sample of the shards scored: seconds expected, and measured of the model by
             the actor of this key in `actors`.
     """
 
@@ -333,7 +336,7 @@ class RunTally:
         actor = self._actor(key)
         actor.add_receipt(receipt)
         infer_s = receipt.phase_s.get("infer", 0.0)
-        self.predictions.add((receipt.predicted_s, infer_s, key))
+        self.predictions.add((receipt.expected_s, infer_s, key))
         if found is not None:
             attempt, job_start_s = found
             self.attempts.add(TimedAttempt(attempt, receipt))

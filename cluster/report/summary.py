@@ -88,7 +88,7 @@ def summarize_session(
             second_share=scored.second_share,
         ),
         phase_s=_phases(result.tally, times),
-        predicted_core_s=0.0 if uses_gpus(scored) else scored.predicted_s,
+        predicted_core_s=0.0 if uses_gpus(scored) else scored.expected_s,
         measured_core_s=_measured_core_s(result),
     )
 
@@ -376,7 +376,7 @@ def _entry(timed: TimedAttempt) -> TimelineEntry:
         infer_s=attempt.phase_s.get("infer", 0.0),
         rows=receipt.num_rows if receipt else 0,
         tokens=receipt.num_tokens if receipt else 0,
-        predicted_s=receipt.predicted_s if receipt else 0.0,
+        predicted_s=receipt.expected_s if receipt else 0.0,
         rss_bytes=receipt.rss_bytes if receipt else 0,
     )
 

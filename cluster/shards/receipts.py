@@ -48,7 +48,10 @@ class Receipt:
         num_batches: Batches run.
         started_at: Start of computing its texts, in seconds since the epoch.
         finished_at: `started_at` plus the seconds of `phase_s`.
-        predicted_s: Seconds expected from the bundle's cost profile.
+        predicted_s: Seconds expected by the cost profile of the bundle that the shard was cut for:
+            what leases and forecasts go by.
+        expected_s: Seconds expected of the texts scored by that of the bundle that scored them,
+            which may be another one; 0 in receipts of older versions.
         rss_bytes, peak_rss_bytes: Resident memory of the actor at the end, and its peak so far.
         phase_s: Seconds of the actor's cores by phase.
         lengths: Scored texts by length, see `count_lengths`.
@@ -90,6 +93,7 @@ class Receipt:
     audit: dict[str, Any] = field(default_factory=dict)
     second_texts: int = 0
     second_s: float = 0.0
+    expected_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -132,6 +132,11 @@ def test_a_run_of_prepared_shards_says_nothing_of_tokenizing(bundle, report):
     assert fitted.tokenize_s_per_token == profile_of_bundle(bundle).tokenize_s_per_token
 
 
+def with_cores(report, cores):
+    prediction = replace(report.bill.prediction, measured_core_s=cores * report.phase_s.infer)
+    return replace(report, bill=replace(report.bill, prediction=prediction))
+
+
 @pytest.mark.parametrize(
     ("change", "what"),
     [
@@ -141,6 +146,7 @@ def test_a_run_of_prepared_shards_says_nothing_of_tokenizing(bundle, report):
         (lambda r: replace(r, tokens=0), "scored nothing"),
         (lambda r: replace(r, phase_s=replace(r.phase_s, infer=0.0)), "scored nothing"),
         (lambda r: replace(r, bill=replace(r.bill, prediction=None)), "scored nothing"),
+        (lambda r: with_cores(r, 2), "each actor had several cores"),
     ],
 )
 def test_a_run_that_does_not_fit_is_refused_by_name(bundle, report, change, what):

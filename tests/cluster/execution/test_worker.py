@@ -168,6 +168,21 @@ def test_receipts_account_for_all_rows_and_tokens(tmp_path, corpus, bundle, text
         assert 0 < receipt.rss_bytes <= receipt.peak_rss_bytes
 
 
+def test_seconds_are_expected_by_the_bundle_that_scores_whatever_cut_the_shard(
+    tmp_path, corpus, bundle
+):
+    """Shards may be prepared for a bundle that takes ten times as long."""
+    work, slices = plan_work(tmp_path, corpus, bundle)
+    own = bundle.cost_profile
+    slow = replace(own, seconds_per_row=tuple(10 * seconds for seconds in own.seconds_per_row))
+    cut = replace(work.preparation, cost_profile=slow, shard_seconds=10.0)
+    worker = Worker(replace(work, preparation=cut), "here")
+    for shard in prepare(worker, slices):
+        receipt = worker.score(Lease(shard=shard, attempt=1))
+        assert receipt.predicted_s == shard.predicted_s
+        assert receipt.expected_s == pytest.approx(shard.predicted_s / 10)
+
+
 def test_a_second_shard_is_read_while_the_first_computes(tmp_path, corpus, bundle, monkeypatch):
     """The first shard's computing waits until the second is read, and is then undisturbed."""
     work, slices = plan_work(tmp_path, corpus, bundle)

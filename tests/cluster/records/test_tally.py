@@ -57,6 +57,7 @@ def make_receipt(number, *, actor="host:0", attempt=1):
         started_at=1e9 + number,
         finished_at=1e9 + number + 1.5 + number % 2,
         predicted_s=shard.predicted_s,
+        expected_s=shard.predicted_s / 4,
         rss_bytes=2**20,
         peak_rss_bytes=2**20 + number % 13,
         phase_s={"read": 0.125, "infer": 1.0 + number % 3, "write": 0.25},
@@ -117,6 +118,7 @@ def test_sums_are_those_over_the_lists(seed):
     for name in ("num_rows", "num_tokens", "num_scored_tokens", "num_computed_tokens"):
         assert getattr(sums, name) == sum(getattr(receipt, name) for receipt in receipts)
     assert sums.predicted_s == pytest.approx(math.fsum(r.predicted_s for r in receipts))
+    assert sums.expected_s == pytest.approx(sums.predicted_s / 4)
     assert sums.actor_s == pytest.approx(math.fsum(r.finished_at - r.started_at for r in receipts))
     assert sums.started_at == min(receipt.started_at for receipt in receipts)
     assert sums.finished_at == max(receipt.finished_at for receipt in receipts)

@@ -58,6 +58,7 @@ def make_receipt(number, actor="host:0", *, start=0.0, seconds=2.0, **changes):
         "started_at": 1000.0 + start,
         "finished_at": 1000.0 + start + seconds,
         "predicted_s": shard.predicted_s,
+        "expected_s": shard.predicted_s,
         "rss_bytes": 2**20 * 50,
         "peak_rss_bytes": 2**20 * (60 + number),
         "phase_s": {"read": 0.25, "infer": 1.5, "write": 0.125},
@@ -183,6 +184,9 @@ def test_counts_are_of_the_corpus_and_rates_of_this_run(job):
     assert report.rows_per_second == pytest.approx(300 / 10)
     assert report.tokens_per_second == pytest.approx(3000 / 10)
     assert report.predicted_s == pytest.approx(3 * 1.5)
+    receipts = [make_receipt(1, expected_s=0.15), make_receipt(2, expected_s=0.3)]
+    report = build_report(job, make_result(scored=receipts), PRICE)  # cut for another bundle
+    assert report.predicted_s == report.bill.prediction.predicted_core_s == pytest.approx(0.45)
     assert (report.dead_letters, report.retries) == (5, 1)
 
 
