@@ -63,6 +63,19 @@ class Window:
     lengths_S: NDArray[np.int64]
     is_first_S: NDArray[np.bool_]
 
+    @property
+    def weights_S(self) -> NDArray[np.float64]:
+        """Weight of each row tokenized in what is estimated of the texts that are scored.
+
+        The mean of all weights is the share of the window's rows that are scored, which is known.
+        Rows that are the first of their text have one; where a few texts fill the window and none
+        of their first rows was drawn, all usable rows do.
+        """
+        stand_S = self.is_first_S if self.is_first_S.any() else self.lengths_S > 0
+        weight = self.num_unique / self.num_rows / float(stand_S.mean()) if stand_S.any() else 0.0
+        weights_S: NDArray[np.float64] = np.where(stand_S, weight, 0.0)
+        return weights_S
+
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusSample:

@@ -120,7 +120,7 @@ def render_instances(cost: BundleCost, *, top: int) -> Table:
             f"{instance.market_price.usd_per_hour:.3f}{_marks(instance)}",
             f"{instance.usd_per_million:.4f}",
             _short(instance.usd_total),
-            f"x/÷{math.sqrt(instance.usd_high / instance.usd_low):.2f}",
+            _within(instance),
             format_short_duration(instance.wall_s),
             _short(instance.kwh),
             _basis(instance),
@@ -252,6 +252,13 @@ def _name(cost: InstanceCost) -> str:
     """The type, and how many machines tokenize for each of it."""
     name = cost.price.instance_type
     return name if cost.helper is None else f"{name} +{_short(cost.num_helpers)}"
+
+
+def _within(cost: InstanceCost) -> str:
+    """How far the true cost may be from the estimate; a sample may say nothing of the least."""
+    if cost.usd_low > 0:
+        return f"x/÷{math.sqrt(cost.usd_high / cost.usd_low):.2f}"
+    return f"0 to x{cost.usd_high / cost.usd_total:.2f}"
 
 
 def _basis(cost: InstanceCost) -> str:

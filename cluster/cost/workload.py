@@ -5,8 +5,9 @@
 The estimator is the ratio estimator of two-stage cluster sampling (Cochran, Sampling Techniques,
 3rd edition, 11.8): windows are drawn from the corpus, rows from windows. Intervals are of 95%, by
 Student's t over the windows; one window was drawn from each stratum, which can only make them
-narrower than stated here. They hold for the sampling alone, not for the profile or its scaling.
-This module knows nothing of files, prices or instance types.
+narrower than stated here. How many different texts a window has is known, and rows that are scored
+have the weight of that number (5A.9, poststratification). Intervals hold for the sampling alone,
+not for the profile or its scaling. This module knows nothing of files, prices or instance types.
 
 Shape suffixes: S rows of a window that were tokenized.
 """
@@ -90,7 +91,7 @@ class Workload:
     @property
     def relative_error(self) -> float:
         """Half of the interval of the core-seconds, as a share of them."""
-        return (self.infer_s.high - self.infer_s.low) / 2 / self.infer_s.value
+        return self.infer_s.high / self.infer_s.value - 1  # `low` ends at 0
 
     def to_json(self) -> dict[str, Any]:
         """The workload as plain values."""
@@ -145,25 +146,25 @@ def estimate_workload(
     num_rows = estimator.rows()
     num_good = sum(w.num_rows - w.num_bad for w in sample.windows)
     text_bytes = round(sample.text_bytes * num_rows.value / max(1.0, estimator.corpus_rows))
-    scored = estimator.total(lambda w: w.is_first_S.astype(float))
+    scored = estimator.total(lambda w: w.weights_S)
     token_s = shards_by.estimate_seconds_per_token()
-    cut_s = estimator.total(_of_first(shards_by.estimate_seconds)).value
+    cut_s = estimator.total(_of_scored(shards_by.estimate_seconds)).value
     num_shards, num_gpu_shards = (
         max(1, round(cut_s / plan_shard_seconds(text_bytes, token_s, for_gpus=for_gpus)))
         for for_gpus in (False, True)
     )
     batches_L = expected_batches(
-        np.concatenate([w.lengths_S[w.is_first_S] for w in sample.windows]),
+        _scored_lengths(sample),
         rows_per_shard=scored.value / num_shards,
         max_batch_tokens=profile.cost.max_batch_tokens,
     )
     infer_s = estimator.total(
-        _of_first(lambda lengths_S: profile.cost.estimate_seconds(lengths_S, batches_L[lengths_S]))
+        _of_scored(lambda lengths_S: profile.cost.estimate_seconds(lengths_S, batches_L[lengths_S]))
     )
     return Workload(
         rows=num_rows,
         tokens=tokens,
-        scored_tokens=estimator.total(lambda w: np.where(w.is_first_S, w.lengths_S, 0.0)),
+        scored_tokens=estimator.total(lambda w: w.weights_S * w.lengths_S),
         infer_s=infer_s,
         tokenize_s=tokens.value * profile.tokenize_s_per_token,
         other_s=infer_s.value * profile.overhead_share,
@@ -180,7 +181,7 @@ def estimate_workload(
         sampled_windows=len(sample.windows),
         second_share=None
         if goes_on is None
-        else estimator.total(_of_first(goes_on.at)).value / scored.value,
+        else estimator.total(_of_scored(goes_on.at)).value / scored.value,
     )
 
 
@@ -208,12 +209,12 @@ def estimate_share_s(
     chance = 1 - (1 - share) ** (1 / unique_share)
     texts = workload.rows.value * (1 - workload.bad_share) * unique_share
     batches_L = expected_batches(
-        np.concatenate([w.lengths_S[w.is_first_S] for w in sample.windows]),
+        _scored_lengths(sample),
         rows_per_shard=chance * texts / workload.num_shards,
         max_batch_tokens=profile.cost.max_batch_tokens,
     )
     return _Estimator(sample, rows).total(
-        _of_first(
+        _of_scored(
             lambda lengths_S: (
                 chance * profile.cost.estimate_seconds(lengths_S, batches_L[lengths_S])
             )
@@ -221,14 +222,20 @@ def estimate_share_s(
     )
 
 
-def _of_first(
+def _scored_lengths(sample: CorpusSample) -> NDArray[np.int64]:
+    """Lengths of the rows that stand for the texts that are scored."""
+    return np.concatenate([window.lengths_S[window.weights_S > 0] for window in sample.windows])
+
+
+def _of_scored(
     seconds: Callable[[NDArray[np.int64]], NDArray[np.float64]],
 ) -> Callable[[Window], NDArray[np.float64]]:
-    """Seconds of the rows of a window that are scored: not of repeats, nor of bad rows."""
+    """Seconds of the texts of a window that are scored: not of repeats, nor of bad rows."""
 
     def of_window(window: Window) -> NDArray[np.float64]:
-        seconds_S = np.zeros(len(window.lengths_S))
-        seconds_S[window.is_first_S] = seconds(window.lengths_S[window.is_first_S])
+        seconds_S = window.weights_S
+        stand_S = seconds_S > 0
+        seconds_S[stand_S] *= seconds(window.lengths_S[stand_S])
         return seconds_S
 
     return of_window

@@ -83,6 +83,27 @@ def test_the_last_line_has_every_type(run_cost):
     assert "modeled" in text
 
 
+def test_a_corpus_of_one_text_has_a_cost(capsys, bundle, tmp_path, write_rows):
+    path = write_rows(tmp_path / "a.parquet", [{"text": "a cat"}] * 60_000)
+    assert main(["cost", str(path), "--bundle", str(bundle.path)]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["repeat_share"]["value"] > 0.999
+    assert shown["infer_core_s"]["value"] > 0
+
+
+def test_a_sample_that_says_little_has_a_wide_price(capsys, bundle, tmp_path, write_rows):
+    """Two of 80 files have nearly all of the work; most samples find one of them."""
+    long = [{"text": f"{'the cat sat on the mat ' * 9} {number}"} for number in range(300)]
+    for number in range(80):
+        rows = long if number % 40 == 7 else [{"text": "a"}] * 300
+        write_rows(tmp_path / "corpus" / f"{number:02d}.parquet", rows)
+    assert main(["cost", str(tmp_path / "corpus"), "--bundle", str(bundle.path)]) == 0
+    captured = capsys.readouterr()
+    cheapest = json.loads(captured.out)["instances"][0]
+    assert cheapest["usd_low"] == 0
+    assert f" 0 to x{cheapest['usd_high'] / cheapest['usd_total']:.2f} " in captured.err
+
+
 def test_an_audit_is_part_of_the_price(run_cost, bundle_factory, tmp_path):
     auditor = bundle_factory(tmp_path / "auditor", num_layers=1)
     without, _ = run_cost()

@@ -15,6 +15,7 @@ from fastformers.cluster.cost.workload import (
 )
 from fastformers.errors import InputError
 from fastformers.inference.batching import plan_batches
+from fastformers.inference.cascade.record import ShareByLength
 
 
 def estimate(sample, bundle, **options):
@@ -95,6 +96,23 @@ def test_repeats_are_counted_within_a_shard(tmp_path, bundle, write_rows, take):
     assert work.scored_tokens.value == pytest.approx(work.tokens.value / 2, rel=0.2)
 
 
+@pytest.mark.parametrize("texts", [["a cat"], ["a cat", "the dog sat on the mat"]])
+def test_a_few_texts_that_fill_a_corpus_are_costed(texts, tmp_path, bundle, write_rows, take):
+    """Of 400 rows of a window, five are tokenized: seldom the first row of a text."""
+    rows = [{"text": texts[number % len(texts)]} for number in range(16_000)]
+    path = write_rows(tmp_path / "a.parquet", rows, row_group_size=400)
+    lengths = bundle.load_tokenizer().encode(texts).lengths_N
+    cascade = ShareByLength(lengths=(4.0, 12.0), shares=(0.75, 0.25))
+    for seed in range(3):
+        sample = take(path, bundle, size=200, num_shards=40, seed=seed)
+        work = estimate(sample, bundle, goes_on=cascade)
+        assert work.repeat_share.value == pytest.approx(1 - len(texts) / 400)
+        assert work.scored_tokens.value == pytest.approx(40 * lengths.sum(), rel=0.25)
+        assert work.infer_s.value > 0
+        assert work.relative_error < 0.5
+        assert work.second_share == pytest.approx(cascade.at(lengths).mean(), rel=0.25)
+
+
 def test_a_text_is_scored_once_however_many_of_its_rows_are_drawn(
     tmp_path, bundle, write_rows, take
 ):
@@ -167,6 +185,17 @@ def test_the_profile_decides_the_seconds(tmp_path, rows, bundle, write_rows, tak
     assert work.tokenize_s == pytest.approx(2 * work.tokens.value)
     assert work.core_s == pytest.approx(1.5 * work.infer_s.value + work.tokenize_s)
     assert work.num_shards == usual.num_shards
+
+
+def test_an_interval_that_ends_at_nothing_is_as_wide_as_it_reaches_up(bundle):
+    """One of 32 windows has nearly all of the work."""
+    sample = windows_of(*[2] * 31, 60, num_windows=800)
+    steep = replace(bundle.cost_profile, seconds_per_row=(1e-6, 1e-2))
+    profile = replace(profile_of_bundle(bundle), cost=steep)
+    work = estimate_workload(sample, profile, shards_by=steep)
+    assert work.infer_s.low == 0
+    assert work.relative_error == pytest.approx(work.infer_s.high / work.infer_s.value - 1)
+    assert work.relative_error > 1
 
 
 @pytest.mark.parametrize(
