@@ -4,7 +4,8 @@
                                               -> gate of the run
 
 Each row was drawn by itself, so shares have Wilson's interval, and means that of the normal
-distribution, both narrowed by the share of the corpus that was seen. The two accuracies are of the
+distribution, both narrowed by the share of the corpus that was seen; what the audit bundle could
+not score was not seen, and where all was, the interval is a point. The two accuracies are of the
 same rows, so the interval of their difference is a paired one. This module reads no file and no
 prediction.
 """
@@ -133,16 +134,16 @@ def measure_agreement(
     counts, rows = sums.counts, sums.counts.num_rows
     if not rows:
         return None, None
+    share = _share_seen(counts, share)
     if task.has_labels:
         return _share(counts, share), None
     mean = _mean(counts, share)
     if task.targets == "none":
         return replace(mean, high=None if mean.high is None else min(1.0, mean.high)), None
     own, auditors = np.array(sorted(pair[:2] for pair in sums.numbers), np.float64).T
-    value = spearman(own, auditors)
-    if len(own) < MIN_ROWS or abs(value) == 1:
+    value, seen = spearman(own, auditors), share * len(own) / rows
+    if seen < 1 and (len(own) < MIN_ROWS or abs(value) == 1):
         return Estimate(value=value), mean
-    seen = share * len(own) / rows
     return _estimate(value, seen, len(own), lambda n: spearman_interval(value, n)), mean
 
 
@@ -188,7 +189,7 @@ def measure_labels(
         ours, theirs = _count_only(sums.counts, labels, names, label_column)
         difference = _estimate(
             difference.value,
-            share,
+            _share_seen(sums.counts, share),
             own.rows,
             lambda n: difference_interval(ours * n / own.rows, theirs * n / own.rows, n),
         )
@@ -251,9 +252,13 @@ def describe_finding(audit: AuditReport) -> str:
         drawn = format_count(audit.failed_rows, "row")
         if audit.failed_rows:
             return f"not known: the audit bundle could not score the {drawn} drawn"
+        if audit.share == 1:
+            return "not known: no row has a prediction"
         return f"not known: no row was drawn, give a larger --audit than {audit.share:g}"
-    between = describe_interval(agreement)
-    few = "" if between else ", too few for an interval: give a larger --audit"
+    between, few = describe_interval(agreement), ""
+    if not between and audit.rows < MIN_ROWS:
+        advice = ": give a larger --audit" if audit.share < 1 else ""
+        few = f", too few for an interval{advice}"
     return f"{100 * agreement.value:.2f}% {audit.measure}{between} of {rows}{few}"
 
 
@@ -262,6 +267,11 @@ def describe_interval(estimate: Estimate, *, scale: float = 100, form: str = ".2
     if estimate.low is None or estimate.high is None:
         return ""
     return f" (95%: {scale * estimate.low:{form}} to {scale * estimate.high:{form}})"
+
+
+def _share_seen(counts: AuditCounts, share: float) -> float:
+    """Share of all rows that both have scored, where so many were drawn."""
+    return share * counts.num_rows / (counts.num_rows + counts.num_failed)
 
 
 def _share(counts: AuditCounts, share: float) -> Estimate:
@@ -273,7 +283,7 @@ def _share(counts: AuditCounts, share: float) -> Estimate:
 def _mean(counts: AuditCounts, share: float) -> Estimate:
     """The mean of what was added up."""
     mean, square = (total / UNITS / counts.num_rows for total in (counts.total, counts.squares))
-    if counts.num_rows < MIN_ROWS:
+    if share < 1 and counts.num_rows < MIN_ROWS:
         return Estimate(value=mean)
     return _estimate(mean, share, counts.num_rows, lambda n: mean_interval(mean, square, n))
 
@@ -285,7 +295,7 @@ def _estimate(
 
     Args:
         value: What the rows drawn have.
-        share: Share of all rows that they are; of all rows nothing is left to guess.
+        share: Share of all rows that was seen; where that is all, nothing is left to guess.
         num_rows: How many they are.
         interval: Function that gives the interval for a number of rows out of very many.
     """

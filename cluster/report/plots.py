@@ -116,9 +116,12 @@ def plot_label_f1(labels: Sequence[LabelQuality]) -> str:
 
 
 def plot_audit(shares: Mapping[str, tuple[float, str]]) -> str:
-    """Agreement, and the quality of both bundles: value and text of each, by name."""
+    """Agreement, and the quality of both bundles: value and text of each, by name.
+
+    A rank correlation below 0 has no bar.
+    """
     bars = [
-        Bar(name=name, value=100 * value, label=text, color=_SERIES[0])
+        Bar(name=name, value=max(0.0, 100 * value), label=text, color=_SERIES[0])
         for name, (value, text) in shares.items()
     ]
     return _plot_bars(bars, "audit", "Agreement with the audit bundle, and quality of both")
@@ -160,7 +163,7 @@ def _plot_bars(bars: Sequence[Bar], name: str, label: str) -> str:
         width = 60 if is_wide else 22
         draw_bars(axes, [replace(bar, name=textwrap.fill(bar.name, width)) for bar in bars])
         axes.margins(x=0.3 if is_wide else 1.4)  # room for the labels
-        axes.set_xlim(left=0)
+        axes.set_xlim(0, None if any(bar.value > 0 for bar in bars) else 1)
         axes.xaxis.set_visible(False)
         axes.spines["bottom"].set_visible(False)
 

@@ -26,7 +26,6 @@ from fastformers.cluster.shards.label_counts import (
     number_of,
     text_of_label,
 )
-from fastformers.inference.metrics import unit_rows
 from fastformers.inference.tasks import Task
 
 UNITS = 2**32  # of the sums that stand for means
@@ -108,7 +107,7 @@ def count_audit(
     if task.has_labels:
         counts.num_equal = int(_same_labels(own_DC, auditors_DC, task).sum())
     else:
-        values_D = _compare_numbers(own_DC, auditors_DC, task).astype(np.float64)
+        values_D = _compare_numbers(own_DC, auditors_DC, task)
         counts.total = sum(round(value * UNITS) for value in values_D.tolist())
         counts.squares = sum(round(value**2 * UNITS) for value in values_D.tolist())
     if labels is not None and task.has_labels:
@@ -128,11 +127,13 @@ def _same_labels(own_DC: Floats, auditors_DC: Floats, task: Task) -> NDArray[np.
     return same_D
 
 
-def _compare_numbers(own_DC: Floats, auditors_DC: Floats, task: Task) -> Floats:
+def _compare_numbers(own_DC: Floats, auditors_DC: Floats, task: Task) -> NDArray[np.float64]:
     """How far apart two numbers are in each row, or the cosine of two embeddings."""
-    values_D: Floats
-    if task.targets == "none":
-        values_D = (unit_rows(own_DC) * unit_rows(auditors_DC)).sum(axis=1)
+    own_DC, auditors_DC = own_DC.astype(np.float64), auditors_DC.astype(np.float64)
+    values_D: NDArray[np.float64]
+    if task.targets == "none":  # in float32, that of equal vectors is a little above 1 or below
+        norms_D = np.linalg.norm(own_DC, axis=1) * np.linalg.norm(auditors_DC, axis=1)
+        values_D = (own_DC * auditors_DC).sum(axis=1) / np.maximum(norms_D, 1e-24)
     else:
         values_D = np.abs(own_DC[:, 0] - auditors_DC[:, 0])
     return values_D

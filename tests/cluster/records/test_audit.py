@@ -117,6 +117,29 @@ def test_a_mean_of_few_rows_has_no_interval(task):
     assert (agreement.low, agreement.high) == (None, None)
 
 
+@pytest.mark.parametrize("task", ["regression", "embedding"])
+def test_nothing_is_left_to_guess_of_few_rows_that_are_all(task):
+    sums, _ = number_sums(12, task=task)
+    agreement, difference = measure_agreement(sums, TASKS[task], share=1.0)
+    assert agreement.low == agreement.value == agreement.high
+    assert difference is None or difference.low == difference.value == difference.high
+    equal, _ = number_sums(12, task=task, noise=0.0)
+    agreement, _ = measure_agreement(equal, TASKS[task], share=1.0)
+    assert agreement == Estimate(value=1.0, low=1.0, high=1.0)
+
+
+def test_rows_that_the_audit_bundle_failed_on_were_not_seen():
+    """All rows were drawn and a fifth of them failed: as if four fifths had been drawn."""
+    counts = AuditCounts(num_rows=800, num_failed=200, num_equal=760)
+    agreement, _ = measure_agreement(AuditSums(counts=counts), CLASS, share=1.0)
+    drawn, _ = measure_agreement(counted(760, 800), CLASS, share=0.8)
+    assert agreement == drawn
+    assert agreement.low < 0.95 < agreement.high
+    sums = labeled_sums([("no", 0, 0, 700), ("no", 1, 0, 100)])
+    failed = AuditSums(counts=replace(sums.counts, num_failed=200))
+    assert measure(failed, share=1.0) == measure(sums, share=0.8)
+
+
 def labeled_sums(rows, task="text-classification"):
     """Counts of (label, own class, audit bundle's class, number of rows)."""
     names, labels, own, auditors = ("no", "yes"), [], [], []
@@ -216,6 +239,10 @@ def test_too_few_rows_are_said():
     assert "no row was drawn, give a larger --audit than 0.001" in describe_finding(
         make_report(None, rows=0)
     )
+    all_drawn = replace(make_report(None, rows=0), share=1.0)
+    assert describe_finding(all_drawn) == "not known: no row has a prediction"
+    equal_ranks = make_report(Estimate(value=1.0), rows=300)  # of which no interval is known
+    assert describe_finding(equal_ranks) == "100.00% equal labels of 300 rows"
     assert "could not score the 7 rows drawn" in describe_finding(
         make_report(None, rows=0, failed_rows=7)
     )

@@ -133,6 +133,14 @@ def test_an_audit_that_is_too_low_or_empty_is_a_warning(page, make_report):
     assert "no row was drawn, give a larger --audit than 0.001" in empty
 
 
+@pytest.mark.parametrize("value", [0.0, -0.3])
+def test_an_agreement_of_nothing_has_no_bar(make_report, value):
+    report = make_report()
+    agreement = replace(report.audit.agreement, value=value)
+    audit = replace(report.audit, agreement=agreement, quality=None)
+    assert f"{100 * value:.2f}%" in render_page(replace(report, audit=audit))
+
+
 def test_what_it_costs_elsewhere_is_told_as_an_estimate(page, make_report):
     rows = re.findall(r"<tr>(.*?)</tr>", page[page.index("The same run elsewhere") :])
     cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows[:5]]
