@@ -132,6 +132,19 @@ class ScoreJob:
         )
 
     @property
+    def slowness(self) -> float:
+        """Seconds of the bundle for one of the bundle that prepared the shards, 1 at least.
+
+        It is that of the length at which they differ most, by both cost profiles. A profile of
+        other lengths has the longest in common, because bundles that share shards cut texts alike.
+        """
+        own = self.bundle.cost_profile.seconds_per_row
+        others = self.identity.get("cost profile") or own
+        if len(others) != len(own):
+            own, others = own[-1:], others[-1:]
+        return max(1.0, *(mine / theirs for mine, theirs in zip(own, others, strict=True)))
+
+    @property
     def gpu_shard_s(self) -> float:
         """Core-seconds of a shard for GPUs; prepared shards are what they are."""
         preparation = self.preparation
@@ -174,6 +187,7 @@ class ScoreJob:
             columns=self.columns,
             label_column=self.label_column,
             audit=self.audit,
+            slowness=self.slowness,
         )
 
 

@@ -80,6 +80,7 @@ class WorkerSpec:
         columns: Columns of predictions, see `choose_columns`.
         label_column: Column of the shards that predictions are compared with, or None.
         audit: Second bundle that scores some of the rows, too, or None.
+        slowness: See `ScoreJob.slowness`.
     """
 
     bundle: PinnedBundle
@@ -91,6 +92,12 @@ class WorkerSpec:
     columns: tuple[str, ...] = ()
     label_column: str | None = None
     audit: PinnedAudit | None = None
+    slowness: float = 1.0
+
+    @property
+    def extra(self) -> float:
+        """Core-seconds of a shard and its audit over those predicted of it, by cost profiles."""
+        return self.slowness * (1 + (0.0 if self.audit is None else self.audit.extra)) - 1
 
     def scores_on(self, device: Device) -> bool:
         """Whether workers of a kind score in this run."""

@@ -113,7 +113,7 @@ class SupervisorActor:
             self._pool,
             clock=time.perf_counter,
             timeout_s=plan.timeout_s,
-            extra=0.0 if spec.audit is None else spec.audit.extra,
+            extra=spec.extra,
             leaving=watcher.leaving,
         )
         return Node(

@@ -99,7 +99,8 @@ class Supervisor:
             clock: Monotonic clock, in seconds.
             timeout_s: Seconds that a task may take; None for 300, or 30 times what was predicted of
                 a shard if that is more.
-            extra: Core-seconds of a shard's audit over those that were predicted of it.
+            extra: Core-seconds that a shard takes over those that were predicted of it, as a share
+                of these: for its audit, or with another bundle than it was cut for.
             leaving: Function that says why the node will be taken away soon, or None.
         """
         self._pool, self._clock, self._timeout_s, self._leaving = pool, clock, timeout_s, leaving

@@ -16,6 +16,7 @@ from fastformers.cluster.storage.directory import open_directory
 from fastformers.errors import BundleError, ChangedWorkError, InputError
 from fastformers.inference import engines
 from fastformers.inference.autotune import EngineChoice
+from fastformers.inference.bundle import write_manifest
 from tests.cluster.execution.plans import plan, plan_shards
 from tests.needs import need_openvino
 
@@ -181,6 +182,23 @@ def test_shards_prepared_for_another_tokenizer_are_refused(
     for other in (shorter, pair_bundle):
         with pytest.raises(InputError, match="prepared for another tokenizer, maximum length"):
             plan(tmp_path / "shards", other, tmp_path / "out")
+
+
+def test_a_slower_bundle_than_shards_were_prepared_for_has_more_time(
+    corpus, bundle, bundle_factory, tmp_path, run_locally
+):
+    """Else a shard of static vectors' seconds is ended with its actor, scored by a large model."""
+    own = bundle.cost_profile
+    for name, factor, expected in (("light", 0.01, 100.0), ("heavy", 100.0, 1.0)):
+        seconds = tuple(factor * one for one in own.seconds_per_row)
+        profile = dataclasses.replace(own, seconds_per_row=seconds)
+        other = dataclasses.replace(bundle_factory(tmp_path / name), cost_profile=profile)
+        shards = tmp_path / f"{name}.shards"
+        run_locally(plan_shards(corpus, write_manifest(other, other.path), shards))
+        spec = plan(shards, bundle, tmp_path / f"{name}.out").worker_spec()
+        assert spec.slowness == pytest.approx(expected)
+        assert spec.extra == pytest.approx(expected - 1)
+    assert plan(corpus, bundle, tmp_path / "own").worker_spec().extra == 0
 
 
 def test_settings_that_prepared_shards_cannot_honor_are_refused(
