@@ -31,9 +31,20 @@ class Thinned(Generic[Item]):
         """Add an item."""
         if self._num_added % self._step == 0:
             self.items.append(item)
-            if len(self.items) > self._limit:
-                self.items, self._step = self.items[::2], 2 * self._step
+            self._keep_within_limit()
         self._num_added += 1
+
+    def join(self, other: "Thinned[Item]") -> None:
+        """Add what another one was given; both are thinned alike, so that neither counts more."""
+        step = max(self._step, other._step)
+        own, others = self.items[:: step // self._step], other.items[:: step // other._step]
+        self.items, self._step = [*own, *others], step
+        self._num_added += other._num_added
+        self._keep_within_limit()
+
+    def _keep_within_limit(self) -> None:
+        while len(self.items) > self._limit:
+            self.items, self._step = self.items[::2], 2 * self._step
 
 
 @dataclass(frozen=True, slots=True)

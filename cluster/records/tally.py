@@ -159,11 +159,9 @@ class ReceiptSums:
         for kind, sums in other.kinds.items():
             self.kinds.setdefault(kind, KindSums()).add(sums)
         self.labels.add(other.labels)
-        for pair in other.numbers.items:
-            self.numbers.add(pair)
+        self.numbers.join(other.numbers)
         self.audit.add(other.audit)
-        for row in other.audit_numbers.items:
-            self.audit_numbers.add(row)
+        self.audit_numbers.join(other.audit_numbers)
 
     @property
     def second_share(self) -> float:

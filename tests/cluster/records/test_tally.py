@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 
 from fastformers.cluster.records import samples
 from fastformers.cluster.records import tally as tally_module
-from fastformers.cluster.records.samples import MAX_ATTEMPTS, MAX_LOST, MAX_PREDICTIONS
+from fastformers.cluster.records.samples import (
+    MAX_ATTEMPTS,
+    MAX_LOST,
+    MAX_PREDICTIONS,
+    Thinned,
+)
 from fastformers.cluster.records.slice_table import SliceTable
 from fastformers.cluster.records.tally import ActorTally, ReceiptSums, RunTally
 from fastformers.cluster.shards import shard_set
@@ -203,6 +208,24 @@ def test_sums_of_two_sessions_are_those_over_the_receipts_of_both(order):
     assert [len(numbers) for numbers in samples_of[0]] == [12, 12]
     both.numbers, both.audit_numbers = whole.numbers, whole.audit_numbers
     assert both == whole
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_sample_of_two_sessions_has_the_rows_of_each_by_their_number(order):
+    """One of 3,900 rows, of which it kept every 64th, and one of 99, of which it kept all."""
+    long, short, both = Thinned(100), Thinned(100), Thinned(100)
+    for sample, count in ((long, 3900), (short, 99)):
+        for number in range(count):
+            sample.add((count, number))
+    for sample in (long, short)[::order]:
+        both.join(sample)
+    assert [len(sample.items) for sample in (long, short)] == [61, 99]
+    assert sorted(both.items) == sorted([*long.items, (99, 0), (99, 64)])
+    both.add((1, 0))
+    assert len(both.items) == 63  # it is the 4,000th row, and every 64th is kept
+    for number in range(6400):
+        both.add((6400, number))
+    assert len(both.items) <= 100
 
 
 @pytest.mark.parametrize(("second_s", "share"), [(0.0, 0.0), (1.0, 0.25), (4.5, 1.0)])
