@@ -4,8 +4,8 @@
 
 Amdahl's law says that a share of the work cannot be divided; the universal scalability law adds
 what actors lose by agreeing with each other, so that throughput has a peak, the knee. Both are
-fitted to medians over the turns, and fitted again to turns drawn with repetition: the spread of
-these fits is the interval. This module knows nothing of actors, shards or prices.
+fitted to medians over the turns, and to each turn by itself: how these fits differ is the interval,
+by Student's t, because turns are few. This module knows nothing of actors, shards or prices.
 
 Shape suffixes: T turns, P points (numbers of actors).
 
@@ -13,18 +13,20 @@ Sources:
     Amdahl 1967, Validity of the single processor approach (AFIPS 30).
     Gunther 2007, Guerrilla Capacity Planning, chapter 6; arXiv:0808.1431 for the proof that the law
     is the throughput of a queue whose jobs also wait for each other.
-    Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13: percentile intervals.
+    Abramowitz and Stegun 1964, 26.7.5: expansion of Student's t.
 """
 
 import itertools
 import math
+import statistics
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-_NUM_DRAWS = 1000
-_LEVEL = 0.95
+# Two-sided 95% quantiles of Student's t with 1 to 4 degrees of freedom, and of the normal.
+_FEW_T = (12.7062, 4.3027, 3.1824, 2.7764)
+_Z = 1.959964
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +35,13 @@ class Estimate:
 
     Attributes:
         value: The fit to the medians.
-        low, high: Bounds of the interval that 95% of the fits to drawn turns are in.
+        low, high: Bounds of the interval that holds the truth in 95% of tests, 0 or above; None of
+            one turn, which does not say how turns differ.
     """
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,16 +93,13 @@ class FittedLaws:
     knee: float | None
 
 
-def fit_laws(
-    num_actors_P: NDArray[np.float64], rates_TP: NDArray[np.float64], *, seed: int = 0
-) -> FittedLaws:
+def fit_laws(num_actors_P: NDArray[np.float64], rates_TP: NDArray[np.float64]) -> FittedLaws:
     """Fit both laws to measured rates.
 
     Args:
         num_actors_P: Numbers of actors, at least two different ones.
-        rates_TP: Rows per second of each point in each turn. A turn is drawn as a whole, because a
-            slow moment of the machine slows all points of one turn.
-        seed: Seed of the draws.
+        rates_TP: Rows per second of each point in each turn. A turn is fitted as a whole, because a
+            slow moment of the machine slows all of its points.
 
     Raises:
         ValueError: There are fewer than two numbers of actors, or a rate is not above 0.
@@ -113,16 +113,14 @@ def fit_laws(
     universal = None
     if has_three:
         universal = fit_law(num_actors_P, np.median(rates_TP, axis=0), has_coordination=True)
-    rng = np.random.default_rng(seed)
     serial, contention, coordination = [], [], []
-    for turns in rng.integers(len(rates_TP), size=(_NUM_DRAWS, len(rates_TP))):
-        medians_P = np.median(rates_TP[turns], axis=0)
-        drawn = fit_law(num_actors_P, medians_P, has_coordination=False)
-        serial.append(drawn.contention)
+    for rates_P in rates_TP:
+        of_turn = fit_law(num_actors_P, rates_P, has_coordination=False)
+        serial.append(of_turn.contention)
         if has_three:
-            drawn = fit_law(num_actors_P, medians_P, has_coordination=True)
-            contention.append(drawn.contention)
-            coordination.append(drawn.coordination)
+            of_turn = fit_law(num_actors_P, rates_P, has_coordination=True)
+            contention.append(of_turn.contention)
+            coordination.append(of_turn.coordination)
     return FittedLaws(
         amdahl=amdahl,
         universal=universal,
@@ -188,6 +186,20 @@ def solve_nonnegative(
     return best
 
 
-def _estimate(value: float, drawn: list[float]) -> Estimate:
-    low, high = np.quantile(drawn, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-    return Estimate(value=value, low=min(value, float(low)), high=max(value, float(high)))
+def _estimate(value: float, of_turns: list[float]) -> Estimate:
+    """A fit to medians, with the interval of the fits to each turn; it holds both."""
+    turns = len(of_turns)
+    if turns < 2:
+        return Estimate(value=value, low=None, high=None)
+    mean, deviation = statistics.fmean(of_turns), statistics.stdev(of_turns)
+    half = _student_t(turns - 1) * deviation / math.sqrt(turns)
+    low, high = max(0.0, mean - half), mean + half
+    return Estimate(value=value, low=min(value, low), high=max(value, high))
+
+
+def _student_t(freedom: int) -> float:
+    """Two-sided 95% quantile of Student's t, right to 0.1%."""
+    if freedom <= len(_FEW_T):
+        return _FEW_T[freedom - 1]
+    terms = (_Z, (_Z**3 + _Z) / 4, (5 * _Z**5 + 16 * _Z**3 + 3 * _Z) / 96)
+    return math.fsum(term / freedom**power for power, term in enumerate(terms))

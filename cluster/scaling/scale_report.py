@@ -14,7 +14,7 @@ from fastformers.cluster.scaling.laws import Estimate
 from fastformers.errors import InputError
 
 SCALE_FILE = "scale.json"
-FORMAT_VERSION = 1  # raised whenever a key comes, goes or changes its meaning
+FORMAT_VERSION = 2  # raised whenever a key comes, goes or changes its meaning
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -107,7 +107,9 @@ def say_doubts(report: ScaleReport) -> list[str]:
 def describe_share(report: ScaleReport) -> str:
     """Interval of the serial share."""
     share = report.serial_share
-    return "not fitted" if share is None else f"95% within {_interval(share)}"
+    if share is None:
+        return "not fitted"
+    return f"95% within {_interval(share)}" if report.repeats > 1 else _interval(share)
 
 
 def describe_knee(report: ScaleReport) -> str:
@@ -164,6 +166,8 @@ def _list_laws(report: ScaleReport) -> list[list[str]]:
 
 
 def _interval(estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return "of one turn, so without an interval"
     return f"{100 * estimate.low:.3g} to {100 * estimate.high:.3g}%"
 
 

@@ -48,22 +48,28 @@ def test_more_than_linear_growth_is_no_negative_share():
     assert found.base > 440.0
 
 
-@pytest.mark.slow
-def test_intervals_hold_the_truth_about_as_often_as_they_say():
-    """Nine turns of 2% noise; percentile intervals of so few are somewhat too narrow."""
+@pytest.mark.parametrize("turns", [2, 3, 9])
+def test_intervals_hold_the_truth_as_often_as_they_say(turns):
+    """Turns of 2% noise; three are the default."""
     rng = np.random.default_rng(7)
     held = {"serial": 0, "contention": 0, "coordination": 0}
     amdahl = ScalingLaw(base=440.0, contention=0.05)
-    num_trials = 25
+    num_trials = 100
     for _ in range(num_trials):
-        noise = np.exp(0.02 * rng.standard_normal((9, len(ACTORS))))
+        noise = np.exp(0.02 * rng.standard_normal((turns, len(ACTORS))))
         serial = fit_laws(ACTORS, rates_of(amdahl) * noise).serial_share
         held["serial"] += serial.low <= 0.05 <= serial.high
         fitted = fit_laws(ACTORS, rates_of(LAW) * noise)
         held["contention"] += fitted.contention.low <= 0.03 <= fitted.contention.high
         held["coordination"] += fitted.coordination.low <= 0.0004 <= fitted.coordination.high
-        assert fitted.knee == pytest.approx(49.2, rel=0.15)
-    assert all(count >= 0.76 * num_trials for count in held.values()), held
+        assert fitted.knee == pytest.approx(49.2, rel=0.3)
+    assert all(count >= 0.9 * num_trials for count in held.values()), held
+
+
+def test_one_turn_does_not_say_how_turns_differ():
+    fitted = fit_laws(ACTORS, rates_of(LAW)[None])
+    for found in (fitted.serial_share, fitted.contention, fitted.coordination):
+        assert (found.low, found.high) == (None, None)
 
 
 def test_more_noise_makes_wider_intervals_and_no_noise_none():

@@ -9,7 +9,12 @@ from rich.console import Console
 
 from fastformers.cluster.scaling.scale_report import ScaleReport
 from fastformers.cluster.scaling.summary import find_cheapest, is_efficient
-from fastformers.cluster.scaling.tables import list_points, render_scaling, say_doubts
+from fastformers.cluster.scaling.tables import (
+    describe_share,
+    list_points,
+    render_scaling,
+    say_doubts,
+)
 from fastformers.errors import InputError
 
 POINT_KEYS = {
@@ -99,3 +104,12 @@ def test_everything_is_shown_in_a_terminal(make_scale_report):
     text = console.export_text()
     for shown in ("1.30%", "50 actors", "5,000", "+2.0%", "0.05 ms", "0.1700 USD/h"):
         assert shown in text
+
+
+def test_a_law_of_one_turn_is_said_to_have_no_interval(make_scale_report):
+    share = replace(make_scale_report().serial_share, low=None, high=None)
+    report = make_scale_report(repeats=1, serial_share=share)
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(render_scaling(report))
+    assert "1.30% (of one turn, so without an interval)" in console.export_text()
+    assert describe_share(report) == "of one turn, so without an interval"
