@@ -139,7 +139,7 @@ class ScoreJob:
         other lengths has the longest in common, because bundles that share shards cut texts alike.
         """
         own = self.bundle.cost_profile.seconds_per_row
-        others = self.identity.get("cost profile") or own
+        others: tuple[float, ...] = (*self.identity.get("cost profile", own),)
         if len(others) != len(own):
             own, others = own[-1:], others[-1:]
         return max(1.0, *(mine / theirs for mine, theirs in zip(own, others, strict=True)))
