@@ -8,6 +8,7 @@ run the same command again to go on. 2: no run was ever there.
 
 import argparse
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -256,9 +257,12 @@ def _watch(output: Directory, heartbeat: Heartbeat, found: FoundRun, *, every_s:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not seconds > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= threading.TIMEOUT_MAX:
+        raise argparse.ArgumentTypeError(f"{text}: give seconds above 0, such as 30")
     return seconds
 
 
