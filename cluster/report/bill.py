@@ -36,7 +36,7 @@ HEADINGS = {
     "waiting": "actors without a job: nothing was cut yet, or their node was about to leave",
     "comparing": "scoring some texts of shards that GPUs have scored on cores, too",
     "cut off": "jobs under way when a session was interrupted",
-    "retries": "attempts lost with their actor, its restart, the search for texts that kill",
+    "retries": "attempts lost with actor or node, restarts, the search for texts that kill",
     "idle tail": "actors with nothing left while the last ones finish",
     "closing": "listing dead letters, tidying up",
     "unused cores": "of the rented machines, owned by no actor",
@@ -111,7 +111,8 @@ class NodeTime:
         usd_per_hour: Price of the node.
         free_s: Seconds of the time that it was paid for in which it cost nothing, because another
             node of the same machine was charged with its price.
-        is_cut: Whether jobs were under way when it left.
+        is_cut: Whether jobs were under way when it left, because the session ended.
+        lost_work: Whether jobs were under way when it left, which other nodes did again.
     """
 
     joined_s: float
@@ -123,6 +124,7 @@ class NodeTime:
     usd_per_hour: float
     free_s: float = 0.0
     is_cut: bool = False
+    lost_work: bool = False
 
     @property
     def paid_s(self) -> float:
@@ -278,7 +280,9 @@ def _split_actor(actor: ActorTally | None, node: NodeTime) -> dict[str, float]:
     work_end_s = min(max(end_s, node.work_end_s), left_s)
     seconds["start-up"] = ready_s - joined_s
     seconds["waiting"] += first_s - ready_s
-    rest = "waiting" if left_s < node.work_end_s else "cut off" if node.is_cut else "idle tail"
+    rest = "cut off" if node.is_cut else "idle tail"
+    if left_s < node.work_end_s:
+        rest = "retries" if node.lost_work else "waiting"
     seconds[rest] += work_end_s - end_s
     seconds["closing"] = left_s - work_end_s
     return seconds

@@ -241,6 +241,7 @@ def _node_time(use: NodeUse, price: HourlyPrice, result: RunResult) -> NodeTime:
         ),
         usd_per_hour=price.usd_per_hour,
         is_cut=result.is_cut,
+        lost_work=use.lost_work,
         free_s=free_seconds(use, result.nodes),
     )
 

@@ -343,6 +343,7 @@ class Driver:
             logger.warning(
                 "node %s has left: %s%s", books.node.name, reason, again if books.leased else ""
             )
+        lost_work = any(leased.began is not None for leased in books.leased.values())
         for ticket, leased in books.leased.items():
             del self._leased[ticket]
             if leased.twin is not None:
@@ -350,16 +351,16 @@ class Driver:
             else:
                 self._backlog.give_back(leased.job)
         books.leased.clear()
-        self._forget(books, reason)
+        self._forget(books, reason, lost_work=lost_work)
 
-    def _forget(self, books: NodeBooks, reason: str | None) -> None:
+    def _forget(self, books: NodeBooks, reason: str | None, *, lost_work: bool = False) -> None:
         """Tell the journal how long a node was used, and hold nothing of it."""
         now = self._clock()
         del self._books[books.node.id]
         self._crew.remove(books.node.id, books.node.device)
         self._counts.remove_node(books, now)
         self._without_nodes_since = now
-        self._journal.add_node(books.use(now, self._start, reason))
+        self._journal.add_node(books.use(now, self._start, reason, lost_work=lost_work))
 
     def _check_nodes(self) -> None:
         """Refuse to wait for nodes that will not come.

@@ -37,6 +37,7 @@ class NodeUse:
         actor_cores: Cores of each of its actors, by the actor's name.
         self_check: Line that says which actors ran on which cores.
         reason: Why it left before the end; None if it stayed.
+        lost_work: Whether jobs were under way when it left, which others did again.
         device: What computes for its actors.
         machine: Identifier of the machine, which two nodes may share; "" for one of its own.
         machine_seen: What the machine is; None where it was not looked at.
@@ -53,6 +54,7 @@ class NodeUse:
     self_check: str
     ready_s: float | None = None
     reason: str | None = None
+    lost_work: bool = False
     device: Device = "cpu"
     machine: str = ""
     machine_seen: Machine | None = None

@@ -141,12 +141,15 @@ class NodeBooks:
         slot of a short one, and one a slot where no more than that is leased."""
         return max(self.num_slots, num_wanted // 2, min(2 * self.num_slots + 1, num_wanted))
 
-    def use(self, now: float, start: float, reason: str | None) -> NodeUse:
+    def use(
+        self, now: float, start: float, reason: str | None, *, lost_work: bool = False
+    ) -> NodeUse:
         """How long it was used, if it leaves now.
 
         Args:
             now, start: Clock readings of the moment and of the start of the run.
             reason: Why it leaves before the end, or None.
+            lost_work: Whether jobs are lost with it.
         """
         return NodeUse(
             node=self.stay,
@@ -160,6 +163,7 @@ class NodeBooks:
             actor_cores={slot.name: slot.num_cores for slot in self.node.slots},
             self_check=self.node.self_check,
             reason=reason,
+            lost_work=lost_work,
             device=self.node.device,
             machine=self.machine,
             machine_seen=self.node.machine_seen,

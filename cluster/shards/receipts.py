@@ -108,8 +108,8 @@ class Attempt:
         name: Name of the slice or the shard.
         number: How many times it was tried, this time included.
         start_s, end_s: Seconds since the run's start.
-        is_lost: Whether its result was not used: the actor died over it, its node left, or another
-            actor had the same shard and was first.
+        is_lost: Whether it came to nothing: its actor died over it, or it raised an error. A job of
+            a node that left, or of an actor that was not the first to do it, is no attempt.
         phase_s: Seconds by phase as the actor measured them; empty where it sent no receipt.
     """
 

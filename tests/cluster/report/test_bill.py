@@ -123,6 +123,15 @@ def test_nothing_is_padding_where_no_token_was_computed():
     assert (bill["compute"], "padding" in bill) == (3.0, False)
 
 
+def test_work_that_was_lost_with_its_node_is_a_retry_and_no_waiting():
+    """The second job of its actor was under way for 5 s when it left."""
+    one = attempt(3.0, 7.0)
+    lost, drained = (seconds(node([one], left_s=12.0, lost_work=is_lost)) for is_lost in (1, 0))
+    assert lost["retries"] == drained["waiting"] == 5.0
+    assert "waiting" not in lost
+    assert "retries" not in drained
+
+
 def test_a_node_that_left_as_it_joined_is_on_no_line():
     assert seconds(node(joined_s=5.0, left_s=5.0)) == {}
 

@@ -189,9 +189,9 @@ def test_a_node_that_leaves_loses_nothing_and_nobody_is_blamed(drive, pool_of, c
     assert scored(journal) == names(9)
     assert not any(attempt.is_lost for attempt in journal.attempts)
     assert {receipt.attempt for receipt in journal.receipts} == {1}
-    assert {(use.name, use.reason) for use in journal.nodes} == {
-        ("host0", "its raylet died"),
-        ("host1", None),
+    assert {(use.name, use.reason, use.lost_work) for use in journal.nodes} == {
+        ("host0", "its raylet died", True),
+        ("host1", None, False),
     }
 
 
