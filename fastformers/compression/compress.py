@@ -10,6 +10,7 @@ nothing by them. This module knows nothing of how stages work.
 
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -44,6 +45,7 @@ from fastformers.data.targets import settle_labels
 from fastformers.data.training_files import TrainingFiles
 from fastformers.digest import digest_of, library_versions
 from fastformers.errors import InputError
+from fastformers.file_lock import alone_in
 from fastformers.files.hub import find_model
 from fastformers.inference.bundle import Bundle
 from fastformers.inference.cascade.margins import CASCADE_TASKS
@@ -116,6 +118,7 @@ def compress(
         InputError: A path, column, label or model cannot be used.
         StageError: A stage's pre- or postcondition does not hold.
         QualityError: More accuracy was lost than allowed; no bundle is written.
+        ClaimedError: Another run makes the same output.
     """
     found = find_model(config.teacher)
     config = replace(config, teacher=found.path)
@@ -128,40 +131,41 @@ def compress(
     teacher = _open_teacher(config, model, split)
     _check_recipe(config, teacher.model)
     second = _check_cascade(config, teacher)
-    evaluated, choosing = _open_gates(config, teacher, split, evaluation, on_progress)
-    run = _Run(
-        config=config,
-        teacher=teacher,
-        transfer=None if files.transfer is None else files.transfer.examples,
-        evaluated=evaluated,
-        on_stage=on_stage,
-        on_progress=on_progress,
-    )
-    left_out: Sequence[LeftOut] = ()
-    curve: Sequence[CurvePoint] = ()
-    if config.search:
-        assert choosing is not None
-        result = run.search(choosing, on_candidate=on_candidate, on_plan=on_plan)
-        selected, candidates, left_out = result.chosen, result.candidates, result.left_out
-        chosen = run.judge(selected)
-    else:
-        chosen = selected = run.follow(choosing, second)
-        candidates, curve = [chosen], run.measure_curve(chosen, on_point)
-        for quality in (chosen.quality, *(quality for _, quality in chosen.further)):
-            evaluated.check(quality)
-    origin = provenance(config, selected, found, split) | origin_of_transfer(files.transfer, curve)
-    bundle = assemble(config, chosen, origin)
-    if config.work is None:
-        shutil.rmtree(config.work_directory)
-    return Compressed(
-        bundle=bundle,
-        chosen=chosen,
-        selected=selected,
-        candidates=candidates,
-        left_out=left_out,
-        curve=curve,
-        split=split,
-    )
+    with _own_work(config):
+        evaluated, choosing = _open_gates(config, teacher, split, evaluation, on_progress)
+        run = _Run(
+            config=config,
+            teacher=teacher,
+            transfer=None if files.transfer is None else files.transfer.examples,
+            evaluated=evaluated,
+            on_stage=on_stage,
+            on_progress=on_progress,
+        )
+        left_out: Sequence[LeftOut] = ()
+        curve: Sequence[CurvePoint] = ()
+        if config.search:
+            assert choosing is not None
+            result = run.search(choosing, on_candidate=on_candidate, on_plan=on_plan)
+            selected, candidates, left_out = result.chosen, result.candidates, result.left_out
+            chosen = run.judge(selected)
+        else:
+            chosen = selected = run.follow(choosing, second)
+            candidates, curve = [chosen], run.measure_curve(chosen, on_point)
+            for quality in (chosen.quality, *(quality for _, quality in chosen.further)):
+                evaluated.check(quality)
+        origin = provenance(config, selected, found, split)
+        bundle = assemble(config, chosen, origin | origin_of_transfer(files.transfer, curve))
+        if config.work is None:
+            shutil.rmtree(config.work_directory)
+        return Compressed(
+            bundle=bundle,
+            chosen=chosen,
+            selected=selected,
+            candidates=candidates,
+            left_out=left_out,
+            curve=curve,
+            split=split,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,6 +263,13 @@ class _Run:
             on_point=on_point,
             on_progress=self.on_progress,
         )
+
+
+def _own_work(config: CompressConfig) -> AbstractContextManager[None]:
+    """Keep another run of the same output away, which would use, and remove, the same directory."""
+    if config.work is not None:
+        return nullcontext()  # several runs may share it
+    return alone_in(config.work_directory, config.output)
 
 
 def _settle(

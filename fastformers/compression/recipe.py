@@ -8,7 +8,8 @@ decide its result, what it requires of its input and what it ensures of its resu
 runs them in order and measures accuracy and agreement with the teacher after each. The result of
 a stage is kept in a working directory under a digest of everything that led to it, so that an
 interrupted recipe resumes where it was, and recipes that begin with the same stages share their
-results. Rows that a result is measured on lead to none, so that what a search measured on rows that
+results. Of several runs in one working directory one makes a stage, and the others wait for it.
+Rows that a result is measured on lead to none, so that what a search measured on rows that
 choose is measured on others at its end. This module knows nothing of what a stage does.
 """
 
@@ -24,6 +25,7 @@ from fastformers.compression.artifact import ModelArtifact
 from fastformers.compression.quality import QualityGate
 from fastformers.digest import digest_of
 from fastformers.errors import FastformersError, InputError, StageError
+from fastformers.file_lock import in_turn
 from fastformers.inference.description.stage_quality import StageQuality
 from fastformers.inference.manifest import TOKENIZER_FILE
 from fastformers.inference.onnx_files import weights_path
@@ -101,13 +103,10 @@ def run_recipe(
         directory = _directory(stage, key, artifact.work)
         kept = _load(directory, replace(artifact, key=key))
         if kept is None:
-            directory.mkdir(parents=True, exist_ok=True)
-            start = time.perf_counter()
-            after = _run_stage(stage, artifact, directory, on_progress, qualities)
-            seconds = time.perf_counter() - start
-            after = replace(after, key=key)
-            _keep(directory, artifact, after, seconds)
-            kept = after, seconds
+            with in_turn(directory):  # another run may have made it meanwhile
+                kept = _load(directory, replace(artifact, key=key)) or _make(
+                    stage, artifact, key, directory, on_progress, qualities
+                )
         artifact, seconds = kept
         quality = gate.measure(stage.name, artifact, seconds, on_progress)
         qualities.append(quality)
@@ -153,6 +152,24 @@ def _settled(stage: Stage, key: str, work: Path) -> Path:
 
 def _directory(stage: Stage, key: str, work: Path) -> Path:
     return work / f"{stage.name}-{key[:16]}"
+
+
+def _make(
+    stage: Stage,
+    artifact: ModelArtifact,
+    key: str,
+    directory: Path,
+    on_progress: OnProgress,
+    done: Sequence[StageQuality],
+) -> tuple[ModelArtifact, float]:
+    """Run a stage and keep its result; returns that and its seconds."""
+    directory.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    after = _run_stage(stage, artifact, directory, on_progress, done)
+    seconds = time.perf_counter() - start
+    after = replace(after, key=key)
+    _keep(directory, artifact, after, seconds)
+    return after, seconds
 
 
 def _run_stage(

@@ -38,6 +38,7 @@ from fastformers.data.targets import (
 )
 from fastformers.digest import digest_of, library_versions
 from fastformers.errors import InputError
+from fastformers.file_lock import alone_in
 from fastformers.files.hub import find_model
 from fastformers.inference.description.label_names import check_label_names
 from fastformers.inference.tasks import Task
@@ -143,6 +144,7 @@ def finetune(
         InputError: There are fewer than two classes, the labels do not suit the task, the
             model could not be scored afterwards, it has fewer layers or positions than asked for,
             or the output holds something else.
+        ClaimedError: Another run makes the same output.
     """
     task = task or task_of_labels(train, train_path)
     model_path = find_model(model_path).path
@@ -169,20 +171,23 @@ def finetune(
         model = _new_model(model_path, config.num_layers, task, new_names)
         tokenizer = _open_for_training(model_path, model, max_length)
         work = output.with_name(f".{output.name}.work")
-        best = _train(
-            model,
-            tokenizer,
-            train,
-            targets.tolist(),
-            config.training,
-            task=task,
-            checkpoints=work / key[:16],
-            evaluator=None if choosing is None else choosing.each_epoch(model, tokenizer, on_epoch),
-            on_progress=on_progress,
-        )
-        result = Finetuned(labels=new_names, best=best)
-        num_rows = {"train_rows": len(train), "select_rows": len(select or ())}
-        _save(model, tokenizer, {"key": key, **num_rows, **asdict(result)}, output, work)
+        with alone_in(work, output):
+            best = _train(
+                model,
+                tokenizer,
+                train,
+                targets.tolist(),
+                config.training,
+                task=task,
+                checkpoints=work / key[:16],
+                evaluator=(
+                    None if choosing is None else choosing.each_epoch(model, tokenizer, on_epoch)
+                ),
+                on_progress=on_progress,
+            )
+            result = Finetuned(labels=new_names, best=best)
+            num_rows = {"train_rows": len(train), "select_rows": len(select or ())}
+            _save(model, tokenizer, {"key": key, **num_rows, **asdict(result)}, output, work)
     return result if evaluation is None else _judge(result, output, held_out[-1], on_progress)
 
 

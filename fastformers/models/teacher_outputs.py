@@ -27,6 +27,7 @@ from transformers import PreTrainedModel
 
 from fastformers.atomic_file import whole_file
 from fastformers.errors import InputError
+from fastformers.file_lock import in_turn
 from fastformers.inference.batching import in_row_order, plan_batches
 from fastformers.inference.tokenizer import TokenizedRows
 from fastformers.models.forward import OnProgress, mixed_precision, model_inputs, on_fastest_device
@@ -90,6 +91,8 @@ def compute_teacher_outputs(
 ) -> TeacherOutputs:
     """Run the teacher on the rows for those outputs that are not yet in `directory`.
 
+    A process that asks for them while another one computes them waits for it.
+
     Args:
         teacher: Model in eval mode.
         rows: N training rows.
@@ -102,7 +105,21 @@ def compute_teacher_outputs(
         InputError: The disk has no room for them.
     """
     wanted = {"hidden": list(hidden_layers), "attention": list(attention_layers)}
-    directory.mkdir(parents=True, exist_ok=True)
+    # Whoever opens a file of states for writing empties it, also one that another process fills.
+    with in_turn(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        _complete(teacher, rows, directory, wanted, on_progress)
+    return _read(teacher, directory, rows, wanted)
+
+
+def _complete(
+    teacher: PreTrainedModel,
+    rows: TokenizedRows,
+    directory: Path,
+    wanted: dict[str, list[int]],
+    on_progress: OnProgress,
+) -> None:
+    """Compute what is not yet in the directory, and say there what is."""
     done = directory / _DONE
     kept = json.loads(done.read_text()) if done.is_file() else {kind: [] for kind in wanted}
     missing = {kind: sorted({*wanted[kind]} - {*kept[kind]}) for kind in wanted}
@@ -111,7 +128,6 @@ def compute_teacher_outputs(
         with whole_file(done) as unfinished:
             layers = {kind: sorted(kept[kind] + missing[kind]) for kind in wanted}
             unfinished.write_text(json.dumps(layers))
-    return _read(teacher, directory, rows, wanted)
 
 
 def _row_offsets(sizes_N: NDArray[np.int64]) -> NDArray[np.int64]:

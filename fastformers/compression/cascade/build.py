@@ -248,7 +248,8 @@ def make_cascade(
     )
     lengths_N = first.tokenize(first.train).lengths_N
     _check_gain(built, lengths_N, max_drop)
-    graph = first.directory("cascade") / SECOND_FILE
+    both = replace(first, key=digest_of(first.key, second.artifact.key))
+    graph = both.directory("cascade") / SECOND_FILE
     copy_graph(second.graph, graph)
     cascade = Cascade(
         precision=second.precision,

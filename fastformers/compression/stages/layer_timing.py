@@ -33,6 +33,7 @@ from fastformers.export.encoder import EncoderWeights, Layer, Linear
 from fastformers.export.graph import GRAPH_VERSION, write_graph
 from fastformers.export.int8 import ActivationRange
 from fastformers.export.read_encoder import read_encoder
+from fastformers.file_lock import in_turn
 from fastformers.inference.batching import rows_per_batch
 from fastformers.inference.cost_profile import warn_if_busy
 from fastformers.inference.cpu import read_processor
@@ -96,7 +97,8 @@ def keep_layer_times(
         return asdict(times)
 
     path = artifact.work / f"layer-times-{decisive[:16]}.json"
-    return LayerTimes.from_json(keep_json(path, measure))
+    with in_turn(path):  # a stage is named by the times: another run's must not replace them
+        return LayerTimes.from_json(keep_json(path, measure))
 
 
 def pick_lengths(lengths_N: NDArray[np.integer]) -> tuple[int, ...]:

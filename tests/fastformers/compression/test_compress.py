@@ -12,7 +12,7 @@ from fastformers import Scorer, open_bundle
 from fastformers.data.examples import Columns
 from fastformers.data.splitting import SelectConfig
 from fastformers.data.transfer_sample import TransferConfig
-from fastformers.errors import InputError, QualityError
+from fastformers.errors import ClaimedError, InputError, QualityError
 from fastformers.inference.description.further_graph import choose_graph, graphs_of
 from fastformers.inference.onnx_files import measure_graph_bytes
 from fastformers.inference.tokenizer import Tokenizer
@@ -607,6 +607,20 @@ def test_what_an_architecture_cannot_lose_is_refused_at_once(
     config = configure(teacher=path, recipe=RecipeConfig(**changes))
     with pytest.raises(InputError, match="architecture 'mpnet' can be neither pruned nor cut"):
         compress(config, on_stage=lambda quality: pytest.fail("worked"))
+
+
+def test_another_run_of_the_same_output_is_refused_and_the_first_one_goes_on(configure):
+    refused = []
+
+    def begin(quality):
+        with pytest.raises(ClaimedError, match=r"--output .*bundle: another run works on it"):
+            compress(config, on_stage=lambda quality: pytest.fail("worked"))
+        refused.append(quality.stage)
+
+    config = configure(recipe=FLOAT32)
+    bundle = compress(config, on_stage=begin).bundle
+    assert refused == ["teacher", "export"]
+    assert list(bundle.path.parent.iterdir()) == [bundle.path]
 
 
 def test_an_output_that_is_no_bundle_is_refused_before_any_work(configure, tmp_path):

@@ -1,5 +1,6 @@
 import copy
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,6 +132,33 @@ def test_quality_is_measured_before_the_first_stage_and_after_each(artifact, eva
         NAMES.index(label) for label in evaluation.labels
     ]
     assert agreeing.mean() == qualities[3].quality
+
+
+def test_of_two_runs_in_one_directory_one_makes_a_stage_and_the_other_reads_it(
+    artifact, evaluation, caplog
+):
+    made, others = [], []
+
+    def make(artifact):
+        """The second run begins while the first one makes the stage."""
+        made.append(threading.current_thread())
+        if not others:
+            others.append(threading.Thread(target=lambda: ended.append(run_it())))
+            others[0].start()
+            while others[0].is_alive() and not caplog.messages:
+                others[0].join(0.01)
+        return negate_logits(artifact)
+
+    def run_it():
+        return run(artifact, [stage("turn", make)], evaluation)[1]
+
+    ended = []
+    own = run_it()
+    others[0].join()
+    assert made == [threading.main_thread()]
+    assert ended == [own]
+    [line] = caplog.messages
+    assert line.endswith(": another run makes it; waiting for that")
 
 
 def test_agreement_is_with_the_teacher_not_with_the_stage_before(artifact, evaluation):

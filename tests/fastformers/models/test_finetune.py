@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastformers.data.examples import Examples
-from fastformers.errors import InputError
+from fastformers.errors import ClaimedError, InputError
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -260,6 +260,22 @@ def test_a_finished_training_is_not_done_again_but_another_one_is(
     assert accuracy_of(output, corrected) >= 0.95
     assert run(corrected, classes=["dull", "bright"]).labels == ["dull", "bright"]
     assert not [path for path in output.rglob("*") if path.is_dir() or "optim" in path.name]
+
+
+def test_another_run_of_the_same_output_is_refused_and_the_first_one_goes_on(
+    encoder, train, tmp_path
+):
+    refused = []
+
+    def begin(what, done, total):
+        with pytest.raises(ClaimedError, match=r"--output .*teacher: another run works on it"):
+            finetune(*where, configure(**ONE_EPOCH, seed=1))
+        refused.append(done)
+
+    where = (encoder, train, tmp_path / "train.csv", tmp_path / "teacher")
+    finetune(*where, configure(**ONE_EPOCH), begin)
+    assert refused[-1] == 12
+    assert [path.name for path in tmp_path.iterdir()] == ["teacher"]
 
 
 def test_an_output_that_no_training_made_is_refused(encoder, train, tmp_path):

@@ -1,4 +1,5 @@
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -68,3 +69,42 @@ def test_a_disk_too_small_is_refused_before_anything_is_written(ask, rows, tmp_p
     assert ask()[1] == len(rows)  # logits alone take no such file
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=room))
     assert ask(hidden=[0, 2])[1] == len(rows)
+
+
+def test_a_run_that_begins_meanwhile_waits_and_empties_nothing(
+    make_teacher, ask, rows, tmp_path, caplog
+):
+    alone, _ = ask(hidden=[0, 2])
+    others = []
+
+    def begin():
+        """As another run with the same teacher and texts would; it is killed soon after."""
+
+        def die(what, done, total):
+            raise SystemExit
+
+        return compute(die)
+
+    def compute(on_progress):
+        return compute_teacher_outputs(
+            make_teacher(num_hidden_layers=2),
+            rows,
+            tmp_path / "shared",
+            hidden_layers=[0, 2],
+            attention_layers=[],
+            on_progress=on_progress,
+        )
+
+    def watch(what, done, total):
+        if done > total // 2 and not others:
+            others.append(threading.Thread(target=begin))
+            others[0].start()
+            while others[0].is_alive() and not caplog.messages:
+                others[0].join(0.01)
+
+    shared = compute(watch)
+    others[0].join()
+    for ours, theirs in zip(shared.hidden, alone.hidden, strict=True):
+        np.testing.assert_array_equal(ours.values, theirs.values)
+    [line] = caplog.messages
+    assert line == f"{tmp_path}/shared: another run makes it; waiting for that"
