@@ -59,17 +59,14 @@ def load_weights(auto_class: Any, path: Path) -> tuple[PreTrainedModel, list[str
         InputError: The directory has no weights, or others than its configuration describes.
     """
     config = load_config(path)
-    loader = auto_class
-    if getattr(config, "pruned_layers", None) is not None:
-        with torch.device("meta"):
-            model_class = type(auto_class.from_config(config))
-        loader = _pruned_class(model_class, path)
     with naming_file(path), _without_reports():
-        model, report = loader.from_pretrained(
-            path, output_loading_info=True, dtype=torch.float32, ignore_mismatched_sizes=True
+        model, report = load_pretrained(
+            auto_class,
+            path,
+            output_loading_info=True,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
         )
-    if loader is not auto_class:
-        model.__class__ = model_class  # its layers are built; it is a plain model again
     if report["mismatched_keys"]:
         name, found, expected = min(report["mismatched_keys"])
         raise InputError(
@@ -79,6 +76,31 @@ def load_weights(auto_class: Any, path: Path) -> tuple[PreTrainedModel, list[str
         )
     restore_reduction(model, path)
     return model.eval(), sorted(report["missing_keys"])
+
+
+def load_pretrained(auto_class: Any, path: Path, **settings: Any) -> Any:
+    """What `from_pretrained` of a class gives, with layers of the shapes that the directory says.
+
+    `ignore_mismatched_sizes`, which a new head needs, would have a library make layers of other
+    shapes anew, of random weights.
+
+    Args:
+        auto_class: Class of transformers such as `AutoModelForSequenceClassification`.
+        path: Directory that `save_pretrained` wrote.
+        settings: What else `from_pretrained` takes.
+
+    Raises:
+        InputError: The layers that the configuration describes are none of its architecture.
+    """
+    config = load_config(path)
+    if getattr(config, "pruned_layers", None) is None:
+        return auto_class.from_pretrained(path, **settings)
+    with torch.device("meta"):
+        model_class = type(auto_class.from_config(config))
+    loaded = _pruned_class(model_class, path).from_pretrained(path, **settings)
+    model = loaded[0] if isinstance(loaded, tuple) else loaded
+    model.__class__ = model_class  # its layers are built; it is a plain model again
+    return loaded
 
 
 def restore_reduction(model: PreTrainedModel, path: Path) -> None:
@@ -178,8 +200,8 @@ def load_adapter(auto_class: Any, path: Path) -> PreTrainedModel:
         from peft import PeftModel
 
         settings = {"num_labels": min(rows)} if rows else {}
-        model = auto_class.from_pretrained(
-            base, dtype=torch.float32, ignore_mismatched_sizes=True, **settings
+        model = load_pretrained(
+            auto_class, base, dtype=torch.float32, ignore_mismatched_sizes=True, **settings
         )
         merged = PeftModel.from_pretrained(model, path).merge_and_unload()
         restore_reduction(merged, base)

@@ -364,8 +364,9 @@ def _new_model(
     changes: dict[str, Any] = without_attention_dropout(config)
     if num_layers is not None:
         changes["num_hidden_layers"] = num_layers
-        for name in architecture_of(config).layer_settings:
-            changes[name] = getattr(config, name)[:num_layers]
+        for name in ("pruned_layers", *architecture_of(config).layer_settings):
+            if (settings := getattr(config, name, None)) is not None:
+                changes[name] = settings[:num_layers]
     with naming_file(path):
         model = new_classifier(path, task, names or ["score"], **changes)
     check_supported(model, str(path))

@@ -33,6 +33,7 @@ from fastformers.models.architectures import architecture_of, check_model_type, 
 from fastformers.models.checkpoint import (
     load_adapter,
     load_config,
+    load_pretrained,
     load_weights,
     naming_file,
     restore_reduction,
@@ -153,24 +154,39 @@ def new_classifier(
         task: One whose models are sequence classifiers, or multiple choice.
         names: Names of the outputs, by index; of choices there are none.
         settings: What else `from_pretrained` takes.
+
+    Raises:
+        InputError: The encoder's own weights are missing, or of other shapes than it has.
     """
-    if task.is_choice:
-        return AutoModelForMultipleChoice.from_pretrained(
-            path, ignore_mismatched_sizes=True, **settings
-        )
-    model = AutoModelForSequenceClassification.from_pretrained(
-        path,
-        id2label=dict(enumerate(names)),
-        label2id={name: index for index, name in enumerate(names)},
-        problem_type=_PROBLEM_TYPES[task],
-        ignore_mismatched_sizes=True,
-        **settings,
+    auto_model = AutoModelForMultipleChoice
+    if not task.is_choice:
+        auto_model = AutoModelForSequenceClassification
+        settings |= {
+            "id2label": dict(enumerate(names)),
+            "label2id": {name: index for index, name in enumerate(names)},
+            "problem_type": _PROBLEM_TYPES[task],
+        }
+    model, report = load_pretrained(
+        auto_model, path, output_loading_info=True, ignore_mismatched_sizes=True, **settings
     )
-    for setting in _ACTIVATION_SETTINGS:  # of another head
-        if hasattr(model.config, setting):
-            setattr(model.config, setting, None)
+    _check_encoder_is_whole(model, report, path)
+    if not task.is_choice:
+        for setting in _ACTIVATION_SETTINGS:  # of another head
+            if hasattr(model.config, setting):
+                setattr(model.config, setting, None)
     restore_reduction(model, path)
     return model
+
+
+def _check_encoder_is_whole(model: PreTrainedModel, report: dict[str, Any], path: Path) -> None:
+    """Refuse weights of the encoder that a library made anew; a pooler is part of a head."""
+    anew = [*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])]
+    encoder = f"{model.base_model_prefix}."
+    if lost := sorted(n for n in anew if n.startswith(encoder) and ".pooler." not in n):
+        raise InputError(
+            f"{path}: no weights of the shape that config.json describes for {lost[0]}"
+            + (f" and {len(lost) - 1:,} others" if lost[1:] else "")
+        )
 
 
 def task_of(model: PreTrainedModel) -> Task:

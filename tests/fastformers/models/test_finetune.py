@@ -12,6 +12,10 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+from fastformers.compression.pruning.prune import prune_model  # noqa: E402
+from fastformers.compression.pruning.pruning_plan import PruningPlan  # noqa: E402
 from fastformers.inference.tasks import Task  # noqa: E402
 from fastformers.inference.tokenizer import Tokenizer  # noqa: E402
 from fastformers.models import finetune as finetune_module  # noqa: E402
@@ -122,6 +126,51 @@ def test_the_layers_kept_are_the_first_ones_as_they_were(
     assert (len(before), len(after)) == (2, 1)
     for old, new in zip(before[0].parameters(), after[0].parameters(), strict=True):
         torch.testing.assert_close(old, new, atol=1e-6, rtol=0)
+
+
+@pytest.fixture
+def pruned(make_teacher, save_teacher, tmp_path):
+    """A teacher that lost heads and neurons, other ones in each layer."""
+    path = save_teacher(tmp_path / "pruned", labels=("a", "b", "c"))
+    heads = tuple(map(np.array, ([0, 1], [1])))
+    plan = PruningPlan(heads=heads, neurons=(np.arange(16), np.arange(32)))
+    prune_model(make_teacher(labels=("a", "b", "c")), plan).save_pretrained(path)
+    return path
+
+
+@pytest.mark.parametrize("num_layers", [None, 1])
+def test_a_pruned_model_learns_another_task_with_the_weights_that_it_has(
+    pruned, train, tmp_path, num_layers
+):
+    config = configure(**ONE_EPOCH, num_layers=num_layers, learning_rate=1e-12)
+    finetune(pruned, train, tmp_path / "train.csv", tmp_path / "teacher", config)
+    before, after = (load_model(path).bert.encoder.layer for path in (pruned, tmp_path / "teacher"))
+    assert len(after) == (num_layers or 2)
+    for old, new in zip(before[: len(after)].parameters(), after.parameters(), strict=True):
+        torch.testing.assert_close(old, new, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "lost"),
+    [
+        (
+            lambda weights: weights.pop("bert.encoder.layer.1.output.dense.bias"),
+            r"1\.output\.dense",
+        ),
+        (
+            lambda weights: weights.update({"bert.embeddings.LayerNorm.bias": torch.zeros(16)}),
+            r"embeddings\.LayerNorm\.bias$",
+        ),
+    ],
+    ids=["missing", "of another shape"],
+)
+def test_an_encoder_without_its_own_weights_is_refused(save_teacher, train, tmp_path, change, lost):
+    path = save_teacher(tmp_path / "encoder")
+    weights = load_file(path / "model.safetensors")
+    change(weights)
+    save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=f"encoder: no weights of the shape .* for bert.*{lost}"):
+        finetune(path, train, tmp_path / "t.csv", tmp_path / "teacher", configure(**ONE_EPOCH))
 
 
 def test_an_interrupted_run_resumes_and_ends_as_if_it_had_not_been(

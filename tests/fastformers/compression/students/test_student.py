@@ -217,3 +217,16 @@ def test_a_student_that_could_not_be_exported_is_refused_before_it_is_trained(
         InputError, match=r"--student .*albert: architecture 'albert' is not one of"
     ):
         load_student(path, make_teacher(), tokenizer_json)
+
+
+def test_a_pruned_checkpoint_is_a_student_of_its_own_weights(
+    make_teacher, save_teacher, tokenizer_json, rows, tmp_path
+):
+    teacher = make_teacher()
+    importance = measure_importance(teacher, rows)
+    pruned = prune_model(teacher, plan_pruning(importance, prune_heads=0.5, prune_ffn=0.5))
+    path = save_teacher(tmp_path / "pruned")
+    pruned.save_pretrained(path)
+    student = load_student(path, teacher, tokenizer_json)
+    for old, new in zip(pruned.parameters(), student.parameters(), strict=True):
+        assert torch.equal(old, new)
