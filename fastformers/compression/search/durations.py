@@ -203,7 +203,10 @@ def _share_done(directory: Path) -> float:
     """Share of the interrupted training of a stage that its last checkpoint holds."""
     shares = [0.0]
     for path in directory.glob("**/trainer_state.json"):
-        state = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            state = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # half written when it was killed, or another run's
+            continue
         shares.append(state["global_step"] / max(1, state["max_steps"]))
     return max(shares)
 

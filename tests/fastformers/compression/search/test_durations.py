@@ -133,6 +133,10 @@ def test_what_is_kept_takes_no_time_and_what_was_begun_the_rest(teacher, monkeyp
     state = distilled / "checkpoints" / "checkpoint-9" / "trainer_state.json"
     state.write_text(json.dumps({"global_step": 75, "max_steps": 100}))
     assert durations.plan_work(STUDENT, both).trained_tokens == 750
+    newer = distilled / "checkpoints" / "checkpoint-12"
+    newer.mkdir()  # whose last file was half written when the search was killed
+    (newer / "trainer_state.json").write_text('{"global_step": 100, "max_')
+    assert durations.plan_work(STUDENT, both).trained_tokens == 750
     (distilled / "stage.json").write_text("{}")
     assert durations.plan_work(STUDENT, both) == Work(num_stages=1)
     exported.mkdir()
