@@ -145,6 +145,7 @@ def finetune(
             model could not be scored afterwards, it has fewer layers or positions than asked for,
             or the output holds something else.
         ClaimedError: Another run makes the same output.
+        StageError: The training diverged; an earlier teacher stays.
     """
     task = task or task_of_labels(train, train_path)
     model_path = find_model(model_path).path

@@ -36,7 +36,7 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 from fastformers.atomic_file import whole_file
-from fastformers.errors import StorageError
+from fastformers.errors import StageError, StorageError
 from fastformers.models.architectures import architecture_of
 from fastformers.models.forward import OnProgress, StoppedError, has_fast_bf16
 from fastformers.models.training_config import TrainingConfig
@@ -110,6 +110,7 @@ def train_model(
 
     Raises:
         StoppedError: `on_progress` raised it; a checkpoint of the step is kept.
+        StageError: The training diverged.
         StorageError: A checkpoint could not be written; the one before it is kept.
     """
     set_seed(config.seed)
@@ -143,7 +144,7 @@ def train_model(
         callbacks=[report],
     )
     trainer.remove_callback(PrinterCallback)  # stdout is for the job's own result
-    best = None if evaluator is None else _BestEpoch(model, evaluator, checkpoints / _BEST)
+    best = None if evaluator is None else _BestEpoch(model, evaluator, checkpoints / _BEST, what)
     if best is not None:
         trainer.add_callback(best)
     with _full_disk_in_one_line(checkpoints):
@@ -151,7 +152,15 @@ def train_model(
     if report.stopped is not None:
         raise report.stopped
     model.to("cpu")
-    return None if best is None else best.restore(math.ceil(config.epochs))
+    epoch = None if best is None else best.restore(math.ceil(config.epochs))
+    _check_finite(model, what)
+    return epoch
+
+
+def _check_finite(model: nn.Module, what: str) -> None:
+    """Refuse weights that are no numbers: they answer each row alike, and so may look as good."""
+    if not all(bool(weights.isfinite().all()) for weights in model.parameters()):
+        raise StageError(f"{what}: the training diverged; lower --learning-rate")
 
 
 @contextmanager
@@ -257,8 +266,9 @@ class _Report(TrainerCallback):  # type: ignore[misc]
 class _BestEpoch(TrainerCallback):  # type: ignore[misc]
     """Evaluates each epoch and keeps the weights of the best in a file that outlives a restart."""
 
-    def __init__(self, model: nn.Module, evaluator: EpochEvaluator, path: Path) -> None:
+    def __init__(self, model: nn.Module, evaluator: EpochEvaluator, path: Path, what: str) -> None:
         self._model = model
+        self._what = what
         self._evaluator = evaluator
         self._path = path
         self._best = Epoch(**self._load()["epoch"]) if path.is_file() else None
@@ -282,6 +292,7 @@ class _BestEpoch(TrainerCallback):  # type: ignore[misc]
         return best
 
     def _evaluate(self, number: int) -> Epoch:
+        _check_finite(self._model, self._what)
         self._model.eval()
         epoch = Epoch(number=number, quality=self._evaluator.measure())
         self._model.train()

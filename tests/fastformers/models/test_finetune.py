@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastformers.data.examples import Examples
-from fastformers.errors import ClaimedError, InputError
+from fastformers.errors import ClaimedError, InputError, StageError
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -244,6 +244,17 @@ def test_the_best_epoch_is_kept_though_later_ones_are_worse(encoder, train, tmp_
     # The evaluation is in bf16 where training is; its rounding is below the epochs' differences.
     to_first, to_kept, to_last = (np.abs(kept_NC - state_NC).max() for state_NC in states)
     assert to_kept < 0.06 < min(to_first, to_last)
+
+
+@pytest.mark.parametrize("chooses", [True, False])
+def test_a_training_that_diverges_replaces_no_teacher(encoder, train, tmp_path, chooses):
+    where = (encoder, train, tmp_path / "train.csv", tmp_path / "teacher")
+    finetune(*where, configure(**ONE_EPOCH))
+    config = configure(epochs=2, batch_rows=8, learning_rate=1e30)
+    with pytest.raises(StageError, match="fine-tune: the training diverged; lower --learning-rate"):
+        finetune(*where, config, select=train if chooses else None)
+    model = load_model(tmp_path / "teacher")
+    assert all(bool(weights.isfinite().all()) for weights in model.parameters())
 
 
 def test_the_best_epoch_outlives_an_interruption(encoder, train, tmp_path, monkeypatch):

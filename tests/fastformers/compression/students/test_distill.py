@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,10 +15,11 @@ from fastformers.compression.students.distill import (  # noqa: E402
     replace_gelu,
     weight_of_dropped,
 )
-from fastformers.errors import InputError  # noqa: E402
+from fastformers.errors import InputError, StageError  # noqa: E402
 from fastformers.inference.tokenizer import Tokenizer  # noqa: E402
 from fastformers.models import trainer  # noqa: E402
 from fastformers.models.forward import predict_logits  # noqa: E402
+from fastformers.models.sentence_encoder import SentenceEncoder  # noqa: E402
 from fastformers.models.teacher_outputs import compute_teacher_outputs  # noqa: E402
 from fastformers.models.training_config import TrainingConfig  # noqa: E402
 from fastformers.models.variants.reduced_layers import (  # noqa: E402
@@ -101,6 +103,23 @@ def make_collator(rows, outputs):
         max_length=64,
         token_types=True,
     )
+
+
+def test_a_training_that_diverges_is_refused(student, teacher, rows, tmp_path):
+    training = replace(TRAINING, learning_rate=1e30)
+    with pytest.raises(StageError, match="distill: the training diverged; lower --learning-rate"):
+        learn(student, teacher, rows, None, config=config(training=training), work=tmp_path)
+
+
+def test_what_an_embedders_configuration_says_of_labels_counts_for_nothing(
+    make_teacher, rows, tmp_path
+):
+    """One label, as that of many embedders has it, which no other configuration says."""
+    teacher, student = (
+        SentenceEncoder(make_teacher(labels=labels, num_hidden_layers=1).base_model, pooling="mean")
+        for labels in (("LABEL_0",), ("no", "yes"))
+    )
+    learn(student.eval(), teacher.eval(), rows, None, config=config(), work=tmp_path)
 
 
 def test_a_student_comes_close_to_its_teacher_without_any_label(student, teacher, rows, tmp_path):
