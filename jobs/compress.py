@@ -178,7 +178,17 @@ _IDLE = (
         f"{_NO_LAYERS}, and its projections stay in float",
     ),
     IdleRule(
-        ("label_column", "label_map", "label_names"),
+        ("temperature",),
+        lambda options: options.hard_weight == 1,
+        "with --hard-weight 1 the teacher's outputs do not count; give a smaller share",
+    ),
+    IdleRule(
+        ("temperature",),
+        lambda options: is_sentence_encoder(options.teacher),
+        "the teacher embeds texts, and the distance of vectors has no temperature",
+    ),
+    IdleRule(
+        ("label_column", "label_map", "label_names", "prune_without_labels"),
         lambda options: is_sentence_encoder(options.teacher),
         "the teacher embeds texts and needs no labels",
     ),

@@ -23,6 +23,7 @@ from fastformers.compression.compress_config import CompressConfig
 from fastformers.compression.own_pipeline import check_own_pipeline
 from fastformers.compression.quality import QualityGate, warn_if_known
 from fastformers.compression.recipe import run_recipe
+from fastformers.compression.recipe_checks import check_recipe
 from fastformers.compression.recipe_config import RecipeConfig
 from fastformers.compression.search.candidate import (
     RecipeCandidate,
@@ -37,7 +38,6 @@ from fastformers.compression.search.run_search import (
     search,
 )
 from fastformers.compression.stages.plan import plan_stages
-from fastformers.compression.stages.token_checks import check_token_settings
 from fastformers.compression.transfer_curve import CurvePoint, measure_curve
 from fastformers.data.examples import Examples
 from fastformers.data.splitting import SplitRows
@@ -52,7 +52,6 @@ from fastformers.inference.cascade.margins import CASCADE_TASKS
 from fastformers.inference.description.label_names import check_label_names
 from fastformers.inference.description.stage_quality import StageQuality
 from fastformers.inference.tasks import EMBEDDING
-from fastformers.models.architectures import shrinkable_architecture_of
 from fastformers.models.forward import OnProgress
 from fastformers.models.loading import (
     default_max_length,
@@ -61,7 +60,6 @@ from fastformers.models.loading import (
     load_tokenizer,
     task_of,
 )
-from fastformers.models.losses import DISTILLABLE_TASKS
 from fastformers.models.model_files import digest_checkpoint
 
 
@@ -129,7 +127,7 @@ def compress(
     split, evaluation, meaning = _settle(config, files, model)
     on_labels(meaning)
     teacher = _open_teacher(config, model, split)
-    _check_recipe(config, teacher.model)
+    check_recipe(config.recipe, teacher, config.teacher)
     second = _check_cascade(config, teacher)
     with _own_work(config):
         evaluated, choosing = _open_gates(config, teacher, split, evaluation, on_progress)
@@ -150,9 +148,9 @@ def compress(
             chosen = run.judge(selected)
         else:
             chosen = selected = run.follow(choosing, second)
-            candidates, curve = [chosen], run.measure_curve(chosen, on_point)
             for quality in (chosen.quality, *(quality for _, quality in chosen.further)):
                 evaluated.check(quality)
+            candidates, curve = [chosen], run.measure_curve(chosen, on_point)
         origin = provenance(config, selected, found, split)
         bundle = assemble(config, chosen, origin | origin_of_transfer(files.transfer, curve))
         if config.work is None:
@@ -346,28 +344,6 @@ def _open_gates(
     choosing = open_gate(split.select, split.select_path)
     warn_if_known(choosing.teacher, evaluated.teacher, split.select_path)
     return evaluated, choosing
-
-
-def _check_recipe(config: CompressConfig, model: PreTrainedModel) -> None:
-    """Refuse stages that are not for this teacher; a search leaves them out by itself."""
-    student, prune, task = config.recipe.student, config.recipe.prune, task_of(model)
-    is_trained = student.is_wanted or prune.is_wanted or config.recipe.tokens.is_wanted
-    if is_trained and task not in DISTILLABLE_TASKS:
-        raise InputError(
-            f"{config.teacher}: its task is {task}; students and pruning are for "
-            f"{', '.join(map(str, DISTILLABLE_TASKS))}: leave students and pruning out"
-        )
-    if student.is_static:
-        return
-    if task == EMBEDDING and (student.student or student.student_width):
-        raise InputError(
-            f"{config.teacher} embeds texts, and a student's vectors are compared with its own: "
-            "give --student-layers, and no --student or --student-width"
-        )
-    is_cut = student.student_layers or student.student_width or prune.is_wanted
-    if student.student is None and is_cut:
-        shrinkable_architecture_of(model.config)
-    check_token_settings(config.recipe, model, config.teacher)
 
 
 def _check_cascade(config: CompressConfig, teacher: ModelArtifact) -> SecondGraph | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fastformers.atomic_file import check_writable
 from fastformers.compression.cascade.config import CascadeConfig
+from fastformers.compression.cascade.threshold import check_enough_rows
 from fastformers.compression.recipe_config import RecipeConfig
 from fastformers.compression.token_config import AUTO
 from fastformers.data.examples import Columns
@@ -165,6 +166,7 @@ class CompressConfig:
                 file cannot be used.
         """
         check_output(self.output)
+        self._check_work()
         check_writable(self.output)
         check_writable(self.work_directory)
         check_model_directory(self.teacher)
@@ -183,6 +185,20 @@ class CompressConfig:
         self._check_rows(files)
         return files
 
+    def _check_work(self) -> None:
+        """Refuse to work where the work would be removed, or would change what it is named by."""
+        if self.work is None:
+            return
+        places = {"--output": self.output, "--teacher": self.teacher}
+        if self.recipe.student.student is not None:
+            places["--student"] = self.recipe.student.student
+        work = self.work.resolve()
+        for flag, place in places.items():
+            if place.resolve() in (work, *work.parents):
+                raise InputError(
+                    f"--work {self.work}: lies in {flag} {place}; give a directory of its own"
+                )
+
     def _check_rows(self, files: TrainingFiles) -> None:
         """Refuse a search and a cascade that have no rows to choose on."""
         assert files.evaluation is not None
@@ -197,6 +213,9 @@ class CompressConfig:
                 f"{flag}: needs rows to choose by, and of {self.train} {files.split.meaning}; give "
                 "some by --select, or a larger --select-share"
             )
+        if self.cascade.cascade and not self.search:
+            assert files.split.select is not None
+            check_enough_rows(len(files.split.select), self.cascade.cascade_drop)
 
     @property
     def allowed_drop(self) -> float:

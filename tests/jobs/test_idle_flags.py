@@ -115,6 +115,7 @@ IDLE = {
     f"{COMPRESS} --keep-tokens auto --token-epochs 0": (*TRAINING[:-1], "--token-soft-start 0.5"),
     f"{COMPRESS} --prune-heads 0.5": ("--epochs 2", "--keep-gelu", "--prune-multiple-of 8"),
     f"{COMPRESS} --prune-ffn 0.5 --prune-epochs 0": TRAINING,
+    f"{COMPRESS} --student-layers 2 --hard-weight 1": ("--temperature 3",),
     f"{COMPRESS} --precision float32": (
         *("--min-int8-agreement 50", "--select t.csv", "--select-share 0.2"),
     ),
@@ -126,6 +127,9 @@ IDLE = {
     f"{COMPRESS} --superglue BoolQ": COLUMNS,
     "compress --train t.csv --eval t.csv --output o --teacher vectors": (
         *("--label-column x", "--label-map bad.json", "--label-names a,b"),
+    ),
+    "compress --train t.csv --eval t.csv --output o --teacher vectors --prune-ffn 0.5": (
+        *("--temperature 3", "--prune-without-labels"),
     ),
     f"{FINETUNE} --superglue BoolQ": COLUMNS,
     "compress --train c.parquet --eval c.parquet --output o --teacher no-weights": TEXT_FILES,

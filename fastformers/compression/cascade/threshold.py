@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from fastformers.arrays import Floats
 from fastformers.data.held_out import HeldOut
-from fastformers.errors import QualityError
+from fastformers.errors import InputError, QualityError
 from fastformers.inference.cascade.margins import margins
 from fastformers.inference.cascade.record import ShareByLength
 from fastformers.inference.tasks import MULTI_LABEL_CLASSIFICATION
@@ -108,6 +108,25 @@ def plan_cascade(
         drop=drop,
         drop_bound=bound,
     )
+
+
+def check_enough_rows(num_rows: int, max_drop: float) -> None:
+    """Refuse rows so few that the first step, of which next to all go on, would not hold.
+
+    Args:
+        num_rows: Number of held-out rows.
+        max_drop: Points of 100 x the metric that may be lost to the second graph.
+
+    Raises:
+        InputError: A threshold would be set by chance alone.
+    """
+    least = 100 * _CONFIDENCE_Z / num_rows
+    if least > max_drop:
+        raise InputError(
+            f"--cascade-drop {max_drop:g}: the rows that choose ({num_rows:,}) cannot show a loss "
+            f"below {least:.2f} points at a confidence of 90%; allow more, or give more rows by "
+            "--select or --select-share"
+        )
 
 
 class _Loss:

@@ -93,9 +93,11 @@ def distill_stage(
     def run(artifact: ModelArtifact, directory: Path, on_progress: OnProgress) -> ModelArtifact:
         if student.is_static and artifact.text_pairs and not takes_token_types(artifact.model):
             artifact = replace(artifact, tokenizer_json=type_pairs(artifact.tokenizer_json))
+        start = _start_student(student, artifact, transfer, config.training.seed, on_progress)
+        ensures(artifact, replace(artifact, model=start))  # before it is trained
         model = distill_from(
             artifact,
-            _start_student(student, artifact, transfer, config.training.seed, on_progress),
+            start,
             config=config,
             transfer=transfer,
             directory=directory,

@@ -4,10 +4,14 @@
 
 Which layers may drop tokens depends on the student, which is not there yet: its layers are counted
 from the recipe. This module knows nothing of training.
+
+Shape suffixes: N training rows.
 """
 
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from fastformers.compression.pruning.keep_tokens import (
@@ -27,13 +31,19 @@ from fastformers.models.variants.token_reduction import (
 )
 
 
-def check_token_settings(recipe: RecipeConfig, model: PreTrainedModel, teacher: Path) -> None:
+def check_token_settings(
+    recipe: RecipeConfig,
+    model: PreTrainedModel,
+    teacher: Path,
+    lengths_N: NDArray[np.int64] | None,
+) -> None:
     """Refuse what the student of a recipe cannot do with its tokens.
 
     Args:
         recipe: The recipe.
         model: The teacher.
         teacher: Its directory, for messages.
+        lengths_N: Tokens of training rows; None where they are not known yet.
 
     Raises:
         InputError: A setting does not suit the student, or a model drops tokens already that others
@@ -74,7 +84,15 @@ def check_token_settings(recipe: RecipeConfig, model: PreTrainedModel, teacher: 
                 f"{wanted[-1]}: of {num_layers} layers, {max(most - first, 0)} may drop "
                 f"tokens{why}; {advice}"
             )
-        check_order(TokenReduction(keep_shares=tokens.shares, pool=pool), wanted[-1])
+        reduction = TokenReduction(keep_shares=tokens.shares, pool=pool)
+        check_order(reduction, wanted[-1])
+        if lengths_N is None or not tokens.shares:
+            return
+        if not reduction.drops_any(lengths_N, num_layers):
+            raise InputError(
+                f"{wanted[-1]}: no text loses a token: all are too short for these shares; give "
+                "smaller ones, or leave it out"
+            )
 
 
 def _check_reduced(

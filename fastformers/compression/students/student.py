@@ -109,26 +109,13 @@ def cut_width(model: PreTrainedModel, hidden_width: int, importance: Importance)
         InputError: The width is no such multiple, or is that of ELECTRA's narrower embeddings (a
             standard ELECTRA then has no projection); the model was pruned, or cannot be cut.
     """
-    if getattr(model.config, "pruned_layers", None) is not None:
-        raise InputError("a pruned model cannot be cut narrower: cut first, then prune")
+    check_width(model, hidden_width)
     model = copy.deepcopy(model)
     architecture = shrinkable_architecture_of(model.config)
     layers = layer_parts(model)
-    head_width, full_width = layers[0].head_width, model.config.hidden_size
-    if hidden_width % head_width or not 0 < hidden_width <= full_width:
-        raise InputError(
-            f"hidden width {hidden_width}: give a multiple of the head width {head_width} "
-            f"up to {full_width}"
-        )
-    embedding_width = getattr(model.config, architecture.embedding_width_setting)
-    if hidden_width == embedding_width < full_width:
-        raise InputError(
-            f"hidden width {hidden_width} is that of the embeddings: the student would have no "
-            "projection between them and its layers; choose another"
-        )
     kept = top_positions(importance.hidden_D, hidden_width)
     _cut_embeddings(model, kept)
-    num_heads = hidden_width // head_width
+    num_heads = hidden_width // layers[0].head_width
     for layer, heads_H in zip(layers, importance.heads, strict=True):
         keep_heads(layer, top_positions(heads_H, num_heads))
         for reader in (layer.query, layer.key, layer.value, *layer.into_ffn):
@@ -147,6 +134,25 @@ def cut_width(model: PreTrainedModel, hidden_width: int, importance: Importance)
     model.config.hidden_size = hidden_width
     model.config.num_attention_heads = num_heads
     return model
+
+
+def check_width(model: PreTrainedModel, hidden_width: int) -> None:
+    """Refuse a width to which `cut_width` cannot cut a model; the errors are as there."""
+    if getattr(model.config, "pruned_layers", None) is not None:
+        raise InputError("a pruned model cannot be cut narrower: cut first, then prune")
+    head_width, full_width = layer_parts(model)[0].head_width, model.config.hidden_size
+    if hidden_width % head_width or not 0 < hidden_width <= full_width:
+        raise InputError(
+            f"hidden width {hidden_width}: give a multiple of the head width {head_width} "
+            f"up to {full_width}"
+        )
+    architecture = shrinkable_architecture_of(model.config)
+    embedding_width = getattr(model.config, architecture.embedding_width_setting)
+    if hidden_width == embedding_width < full_width:
+        raise InputError(
+            f"hidden width {hidden_width} is that of the embeddings: the student would have no "
+            "projection between them and its layers; choose another"
+        )
 
 
 def _cut_embeddings(model: PreTrainedModel, kept: Indices) -> None:
@@ -186,6 +192,27 @@ def load_student(path: Path, teacher: PreTrainedModel, tokenizer_json: str) -> P
         InputError: There is no model or no tokenizer, the architecture could not be exported, or
             the vocabulary is another one.
     """
+    check_student(path, tokenizer_json)
+    config = load_config(path)
+    with naming_file(path):
+        student = new_classifier(
+            path,
+            task_of(teacher),
+            class_names(teacher.config),
+            dtype=torch.float32,
+            **without_attention_dropout(config),
+        )
+    check_supported(student, f"--student {path}")
+    return student.eval()
+
+
+def check_student(path: Path, tokenizer_json: str) -> None:
+    """Refuse a checkpoint that a teacher with this tokenizer cannot be distilled into.
+
+    Raises:
+        InputError: There is no model or no tokenizer, the architecture is not known, or the
+            vocabulary is another one.
+    """
     check_model_type(read_config(path)["model_type"], f"--student {path}")
     if not (path / "tokenizer.json").is_file():
         raise InputError(f"--student {path}: no tokenizer.json to compare with the teacher's")
@@ -198,14 +225,3 @@ def load_student(path: Path, teacher: PreTrainedModel, tokenizer_json: str) -> P
             f"({len(theirs):,}); distillation needs the same one, so choose a student of the "
             "teacher's family and leave --trim-vocabulary out"
         )
-    config = load_config(path)
-    with naming_file(path):
-        student = new_classifier(
-            path,
-            task_of(teacher),
-            class_names(teacher.config),
-            dtype=torch.float32,
-            **without_attention_dropout(config),
-        )
-    check_supported(student, f"--student {path}")
-    return student.eval()

@@ -91,6 +91,11 @@ class TokenReduction:
             entering_LN[first] = count_pooled_tokens(entering_LN[first], self.pool.every)
         return entering_LN
 
+    def drops_any(self, lengths_N: NDArray[np.int64], num_layers: int) -> bool:
+        """Whether a row of these lengths loses a token: short ones may be rounded up to all."""
+        whole_LN = replace(self, keep_shares=()).count_tokens(lengths_N, num_layers)
+        return bool((self.count_tokens(lengths_N, num_layers) < whole_LN).any())
+
     def of_layers(self, keep: Sequence[int]) -> "TokenReduction":
         """The same for a model that has only these layers, in this order."""
         shares = tuple([*self.keep_shares, 1.0][min(at, len(self.keep_shares))] for at in keep)

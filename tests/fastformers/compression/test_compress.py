@@ -12,7 +12,7 @@ from fastformers import Scorer, open_bundle
 from fastformers.data.examples import Columns
 from fastformers.data.splitting import SelectConfig
 from fastformers.data.transfer_sample import TransferConfig
-from fastformers.errors import ClaimedError, InputError, QualityError
+from fastformers.errors import ClaimedError, InputError, QualityError, StageError
 from fastformers.inference.description.further_graph import choose_graph, graphs_of
 from fastformers.inference.onnx_files import measure_graph_bytes
 from fastformers.inference.tokenizer import Tokenizer
@@ -548,6 +548,41 @@ def test_without_a_length_the_model_says_how_long_a_text_may_be(
     assert bundle.max_length == 64
 
 
+@pytest.fixture
+def trained(monkeypatch):
+    """Names of what trained, in the order of that."""
+    from fastformers.compression.stages import model_stages, reducing_stages
+
+    names = []
+
+    def distill_from(artifact, student, **options):
+        names.append(options["directory"].name.partition("-")[0])
+        return student
+
+    for module in (model_stages, reducing_stages):
+        monkeypatch.setattr(module, "distill_from", distill_from)
+    return names
+
+
+def test_a_student_larger_than_its_teacher_is_refused_before_it_is_trained(
+    configure, save_teacher, trained, tmp_path
+):
+    larger = save_teacher(tmp_path / "larger", num_hidden_layers=3)
+    recipe = RecipeConfig(student=StudentConfig(student=larger))
+    with pytest.raises(StageError, match="the student is larger than its teacher"):
+        compress(configure(recipe=recipe))
+    assert trained == []
+
+
+def test_a_recipe_that_loses_too_much_has_no_curve(configure, files, trained):
+    recipe = RecipeConfig(student=StudentConfig(student_layers=1))
+    transfer = TransferConfig(corpus=str(files / "corpus.parquet"))
+    config = configure(recipe=recipe, transfer=transfer, transfer_curve=True, max_accuracy_drop=0)
+    with pytest.raises(QualityError, match="below the teacher's"):
+        compress(config, on_point=lambda point: pytest.fail("a point"))
+    assert trained == ["distill"]
+
+
 def test_a_length_beyond_the_models_positions_is_refused(configure, tmp_path):
     pyarrow.parquet.write_table(
         pa.table({"text": ["cat " * 200], "label": ["neutral"]}), tmp_path / "long.parquet"
@@ -607,6 +642,20 @@ def test_what_an_architecture_cannot_lose_is_refused_at_once(
     config = configure(teacher=path, recipe=RecipeConfig(**changes))
     with pytest.raises(InputError, match="architecture 'mpnet' can be neither pruned nor cut"):
         compress(config, on_stage=lambda quality: pytest.fail("worked"))
+
+
+@pytest.mark.parametrize("inside", ["output", "teacher", "output/work", "teacher/work"])
+def test_work_in_what_is_replaced_or_names_it_is_refused_before_any_work(
+    configure, teacher, tmp_path, inside
+):
+    place, *rest = inside.split("/")
+    output = tmp_path / "bundle"
+    work = Path({"output": output, "teacher": teacher}[place], *rest)
+    with pytest.raises(InputError, match=rf"--work {work}: lies in --{place} "):
+        compress(
+            configure(output=output, work=work), on_stage=lambda quality: pytest.fail("worked")
+        )
+    assert not work.exists() or work == teacher
 
 
 def test_another_run_of_the_same_output_is_refused_and_the_first_one_goes_on(configure):

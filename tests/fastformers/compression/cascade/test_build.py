@@ -220,13 +220,15 @@ def test_rows_are_held_out_of_training_where_none_are_given(configure, files, ca
         compress(replace(config, select=SelectConfig()))
 
 
-def test_what_is_lost_beyond_the_allowance_makes_no_bundle(configure):
-    config = configure(cascade_drop=0.0)
-    with pytest.raises(
-        QualityError, match=r"--cascade-drop 0: the rows that choose .* cannot show"
-    ):
-        compress(config)
-    assert not config.output.exists()
+def test_rows_too_few_for_an_allowance_are_refused_before_any_work(configure):
+    message = (
+        r"--cascade-drop 0\.08: the rows that choose \(1,\d+\) cannot show a loss below 0\.\d+"
+    )
+    with pytest.raises(InputError, match=message):
+        compress(configure(cascade_drop=0.08), on_stage=lambda quality: pytest.fail("worked"))
+
+
+def test_a_student_that_loses_no_more_alone_makes_no_bundle(configure):
     with pytest.raises(QualityError, match="the student alone loses no more"):
         compress(configure(cascade_drop=99.0))
 

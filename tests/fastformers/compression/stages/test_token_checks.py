@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="the extra compress is not installed")
@@ -31,8 +32,8 @@ def recipe(keep=(), *, prune=0.0, attention=0.0, **student):
     )
 
 
-def check(settings, model):
-    check_token_settings(settings, model, Path("my-model"))
+def check(settings, model, lengths_N=None):
+    check_token_settings(settings, model, Path("my-model"), lengths_N)
 
 
 def reducing(model, **reduction):
@@ -149,3 +150,15 @@ def test_a_student_of_its_own_is_asked_what_it_does_with_its_tokens(
         check(recipe(pool_tokens=4, student=pools), teacher)
     with pytest.raises(InputError, match="layer 0 drops tokens and stands before the pooling"):
         check(recipe((0.5,), student=pools), teacher)
+
+
+def test_shares_by_which_no_text_loses_a_token_are_refused(make_teacher):
+    model = make_teacher(num_hidden_layers=3)
+    message = r"--keep-tokens 0\.9: no text loses a token: all are too short for these shares"
+    with pytest.raises(InputError, match=message):
+        check(recipe((0.9,)), model, np.array([3, 9]))
+    check(recipe((0.9,)), model, np.array([3, 10]))
+    with pytest.raises(InputError, match="no text loses a token"):
+        check(recipe((1, 0.7), pool_tokens=4), model, np.array([5, 9]))
+    check(recipe((1, 0.7), pool_tokens=4), model, np.array([5, 10]))  # of four groups one goes
+    check(recipe(("auto",)), model, np.array([2]))
