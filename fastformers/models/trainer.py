@@ -164,6 +164,14 @@ def _check_finite(model: nn.Module, what: str) -> None:
 
 
 @contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw new weights by a seed in the block, whatever was drawn before it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
 def _full_disk_in_one_line(directory: Path) -> Iterator[None]:
     """Say which directory has no room, whichever library wrote to it."""
     try:

@@ -23,7 +23,9 @@ class TrainingConfig:
         metadata=option("peak of a rate that rises for 6% of the steps, then falls to zero")
     )
     batch_rows: int | None = field(default=32, metadata=option("rows of one training step"))
-    seed: int = field(default=0, metadata=option("seed of the order of rows and of dropout"))
+    seed: int = field(
+        default=0, metadata=option("seed of new weights, of the order of rows and of dropout")
+    )
 
     def __post_init__(self) -> None:
         check_positive(self, "epochs", "learning_rate")

@@ -39,6 +39,7 @@ from fastformers.errors import StageError
 from fastformers.models.forward import OnProgress, count_embeddings, takes_token_types
 from fastformers.models.loading import load_model
 from fastformers.models.model_files import digest_checkpoint
+from fastformers.models.trainer import seeded
 from fastformers.models.variants.reduced_layers import change_reduction
 from fastformers.models.variants.token_reduction import TokenPool, reduction_of
 from fastformers.models.vocabulary import trim_embeddings, trim_tokenizer, type_pairs
@@ -155,7 +156,8 @@ def _start_student(
             on_progress=on_progress,
         )
     if config.student is not None:
-        model = load_student(config.student, model, artifact.tokenizer_json)
+        with seeded(seed):  # its head is new
+            model = load_student(config.student, model, artifact.tokenizer_json)
     if config.student_layers is not None:
         num_layers = model.config.num_hidden_layers
         model = cut_layers(model, spread_layers(num_layers, config.student_layers))

@@ -37,7 +37,12 @@ from fastformers.models.teacher_outputs import (
     TeacherOutputs,
     compute_teacher_outputs,
 )
-from fastformers.models.trainer import PAD_MULTIPLE, fastest_attention, train_model
+from fastformers.models.trainer import (
+    PAD_MULTIPLE,
+    fastest_attention,
+    seeded,
+    train_model,
+)
 from fastformers.models.variants.reduced_layers import reduced_layers, run_with_states
 from fastformers.models.variants.token_reduction import TokenPool, reduction_of
 from fastformers.models.variants.token_states import TokenStates, match_states
@@ -97,10 +102,12 @@ def distill(
         if layers is not None:
             layers.dropped_weight = weight_of_dropped(done, soft_share * total)
 
+    with seeded(config.training.seed):  # new weights: projections, where widths differ
+        in_training = _with_losses(student, teacher, config, hidden, attention)
     mean_length = float(rows.lengths_N.mean())
     with fastest_attention(student, mean_length, with_maps=config.attention_weight > 0):
         train_model(
-            _with_losses(student, teacher, config, hidden, attention),
+            in_training,
             _Rows(rows),
             _Collator(
                 rows=rows,

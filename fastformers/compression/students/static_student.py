@@ -37,6 +37,7 @@ from fastformers.models.forward import (
 )
 from fastformers.models.loading import max_positions, output_settings, with_own_outputs
 from fastformers.models.sentence_encoder import SentenceEncoder
+from fastformers.models.trainer import seeded
 from fastformers.models.variants.static_vectors import (
     StaticVectorsConfig,
     StaticVectorsForSequenceClassification,
@@ -176,8 +177,7 @@ def _classifier(
         text_pairs=text_pairs,
         **output_settings(teacher),
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         student = StaticVectorsForSequenceClassification(config)
     _set_vectors(student.vectors, _start_vectors(vectors_VW, weights_V))
     return with_own_outputs(student).eval()

@@ -574,6 +574,23 @@ def test_a_student_larger_than_its_teacher_is_refused_before_it_is_trained(
     assert trained == []
 
 
+def test_the_new_head_of_a_checkpoint_is_that_of_the_seed(
+    configure, save_teacher, trained, tmp_path
+):
+    own = save_teacher(tmp_path / "own", encoder_only=True, num_hidden_layers=1)
+    heads = []
+    for number, seed in enumerate((0, 0, 1)):
+        torch.rand(7)  # as a stage before it may have drawn
+        training = replace(DistillConfig.training, seed=seed)
+        recipe = replace(
+            FLOAT32, student=StudentConfig(student=own), distill=DistillConfig(training=training)
+        )
+        config = configure(recipe=recipe, output=tmp_path / str(number), max_accuracy_drop=100)
+        heads.append(compress(config).chosen.artifact.model.classifier.weight)
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+
+
 def test_a_recipe_that_loses_too_much_has_no_curve(configure, files, trained):
     recipe = RecipeConfig(student=StudentConfig(student_layers=1))
     transfer = TransferConfig(corpus=str(files / "corpus.parquet"))

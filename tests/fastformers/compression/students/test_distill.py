@@ -1,4 +1,5 @@
 import copy
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -109,6 +110,20 @@ def test_a_training_that_diverges_is_refused(student, teacher, rows, tmp_path):
     training = replace(TRAINING, learning_rate=1e30)
     with pytest.raises(StageError, match="distill: the training diverged; lower --learning-rate"):
         learn(student, teacher, rows, None, config=config(training=training), work=tmp_path)
+
+
+def test_a_narrower_student_is_the_same_whatever_was_drawn_before(
+    make_teacher, teacher, rows, tmp_path
+):
+    narrow = make_teacher(labels=("a", "b", "c"), hidden_size=16, num_hidden_layers=1)
+    settings = config(training=replace(TRAINING, epochs=1), hidden_weight=1.0)
+    students = []
+    for _ in range(2):
+        torch.rand(7)
+        students.append(learn(narrow, teacher, rows, None, config=settings, work=tmp_path))
+        shutil.rmtree(tmp_path / "checkpoints")
+    for one, other in zip(*(student.parameters() for student in students), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_what_an_embedders_configuration_says_of_labels_counts_for_nothing(
