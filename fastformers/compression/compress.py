@@ -257,7 +257,7 @@ class _Run:
             self.config.recipe,
             self.evaluated,
             self.transfer,
-            whole=chosen.qualities[-1],
+            whole=(chosen.artifact, chosen.qualities[-1]),
             on_point=on_point,
             on_progress=self.on_progress,
         )

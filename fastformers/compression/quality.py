@@ -96,6 +96,10 @@ class Certainty:
         """Whether the rows cannot tell the model from its teacher."""
         return is_within_noise(self.values_R, self.teacher_values_R)
 
+    def gain_interval_over(self, other: "Certainty") -> Interval:
+        """Interval of the points above another model; both must be measured on the same rows."""
+        return interval_of(100 * (self.values_R - other.values_R))
+
     def is_within_noise_of(self, other: "Certainty") -> bool:
         """Whether the rows cannot tell two models apart; both must be measured on the same."""
         return is_within_noise(self.values_R, other.values_R)

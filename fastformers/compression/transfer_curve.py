@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 from fastformers.compression.artifact import ModelArtifact
-from fastformers.compression.quality import QualityGate
+from fastformers.compression.quality import Certainty, QualityGate
 from fastformers.compression.recipe import run_recipe
 from fastformers.compression.recipe_config import RecipeConfig
 from fastformers.compression.stages.plan import plan_stages
@@ -37,10 +37,12 @@ class CurvePoint:
     Attributes:
         num_texts: Number of texts.
         quality: Quality after the last stage.
+        certainty: How sure that is.
     """
 
     num_texts: int
     quality: StageQuality
+    certainty: Certainty
 
     def describe(self) -> dict[str, Any]:
         """The point as JSON holds it: quality, its 95% interval and agreement, at most 1."""
@@ -59,7 +61,7 @@ def measure_curve(
     gate: QualityGate,
     transfer: Examples,
     *,
-    whole: StageQuality,
+    whole: tuple[ModelArtifact, StageQuality],
     on_point: Callable[[CurvePoint], None] = lambda point: None,
     on_progress: OnProgress = lambda what, done, total: None,
 ) -> list[CurvePoint]:
@@ -70,24 +72,28 @@ def measure_curve(
         config: The recipe.
         gate: Measure of quality.
         transfer: The sample, any first of whose texts are a sample, too.
-        whole: Quality of the recipe with all of it.
+        whole: Result of the recipe with all of it, and its quality after the last stage.
         on_point: Called with each point as it is measured.
         on_progress: Called with the name of the work, how much is done, and how much there is.
 
     Returns:
         The points, from no text to all.
     """
-    points = []
+    points: list[CurvePoint] = []
+
+    def add(num_texts: int, artifact: ModelArtifact, quality: StageQuality) -> None:
+        certainty = gate.certainty(gate.outputs(quality.stage, artifact))
+        points.append(CurvePoint(num_texts=num_texts, quality=quality, certainty=certainty))
+        on_point(points[-1])
+
     num_labeled = len(teacher.train)
     for num_texts in sorted({round(share * len(transfer)) for share in SHARES}):
         part = transfer.take(range(num_texts)) if num_texts else None
         times = (num_labeled + len(transfer)) / (num_labeled + num_texts)
         stages = plan_stages(_lengthen(config, times), part)
-        _, qualities = run_recipe(teacher, stages, gate, on_progress=on_progress)
-        points.append(CurvePoint(num_texts=num_texts, quality=qualities[-1]))
-        on_point(points[-1])
-    points.append(CurvePoint(num_texts=len(transfer), quality=whole))
-    on_point(points[-1])
+        artifact, qualities = run_recipe(teacher, stages, gate, on_progress=on_progress)
+        add(num_texts, artifact, qualities[-1])
+    add(len(transfer), *whole)
     return points
 
 
@@ -104,17 +110,17 @@ def _lengthen(config: C, times: float) -> C:
 
 
 def judge_curve(points: Sequence[CurvePoint]) -> str:
-    """What the last doubling of the texts says of more of them, in one line."""
+    """What the last doubling of the texts says of more of them, in one line.
+
+    Both models are measured on the same rows, so their difference is surer than either of them.
+    """
     before, last = points[-2:]
     gain = 100 * (last.quality.quality - before.quality.quality)
+    low, high = last.certainty.gain_interval_over(before.certainty)
     said = (
         f"from {before.num_texts:,} to {last.num_texts:,} texts {last.quality.metric} changed by "
-        f"{gain:+.2f}"
+        f"{gain:+.2f} (95% interval {low:+.2f} to {high:+.2f})"
     )
-    if (interval := last.quality.interval) is None:
-        return said
-    margin = 50 * (interval[1] - interval[0])
-    chance = f"{margin:.2f} points of its 95% interval to either side"
-    if abs(gain) <= margin:
-        return f"{said}, within the {chance}: more texts need not bring more"
-    return f"{said}, more than the {chance}: more texts may {'bring more' if gain > 0 else 'harm'}"
+    if last.certainty.is_within_noise_of(before.certainty):
+        return f"{said}, within noise: more texts need not bring more"
+    return f"{said}: more texts may {'bring more' if gain > 0 else 'harm'}"

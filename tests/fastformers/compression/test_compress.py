@@ -34,6 +34,7 @@ from fastformers.compression.recipe_config import (  # noqa: E402
 )
 from fastformers.compression.search import run_search  # noqa: E402
 from fastformers.compression.token_config import TokenConfig  # noqa: E402
+from fastformers.compression.transfer_curve import judge_curve  # noqa: E402
 from fastformers.jobs import compress as compress_job  # noqa: E402
 from fastformers.models.forward import StoppedError, predict_logits  # noqa: E402
 from fastformers.models.loading import load_model  # noqa: E402
@@ -598,6 +599,10 @@ def test_a_recipe_that_loses_too_much_has_no_curve(configure, files, trained):
     with pytest.raises(QualityError, match="below the teacher's"):
         compress(config, on_point=lambda point: pytest.fail("a point"))
     assert trained == ["distill"]
+    curve = compress(replace(config, max_accuracy_drop=100)).curve
+    assert trained == ["distill"] * 4
+    assert [point.num_texts for point in curve] == [0, 14, 29, 58]
+    assert "within noise" in judge_curve(curve)  # none of these students has learned anything
 
 
 def test_a_length_beyond_the_models_positions_is_refused(configure, tmp_path):
