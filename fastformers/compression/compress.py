@@ -45,7 +45,7 @@ from fastformers.data.targets import settle_labels
 from fastformers.data.training_files import TrainingFiles
 from fastformers.digest import digest_of, library_versions
 from fastformers.errors import InputError
-from fastformers.file_lock import alone_in
+from fastformers.files.file_lock import alone_in
 from fastformers.files.hub import find_model
 from fastformers.inference.bundle import Bundle
 from fastformers.inference.cascade.margins import CASCADE_TASKS

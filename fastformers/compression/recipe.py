@@ -25,7 +25,7 @@ from fastformers.compression.artifact import ModelArtifact
 from fastformers.compression.quality import QualityGate
 from fastformers.digest import digest_of
 from fastformers.errors import FastformersError, InputError, StageError
-from fastformers.file_lock import in_turn
+from fastformers.files.file_lock import in_turn
 from fastformers.inference.description.stage_quality import StageQuality
 from fastformers.inference.manifest import TOKENIZER_FILE
 from fastformers.inference.onnx_files import weights_path

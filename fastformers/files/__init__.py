@@ -1,1 +1,1 @@
-"""Path or URI -> the files that are there, their bytes and what kind of file they are."""
+"""Path or URI -> the files that are there, their bytes and kind; locks of what is being made."""

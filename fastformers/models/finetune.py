@@ -38,16 +38,12 @@ from fastformers.data.targets import (
 )
 from fastformers.digest import digest_of, library_versions
 from fastformers.errors import InputError
-from fastformers.file_lock import alone_in
+from fastformers.files.file_lock import alone_in
 from fastformers.files.hub import find_model
 from fastformers.inference.description.label_names import check_label_names
 from fastformers.inference.tasks import Task
 from fastformers.inference.tokenizer import TokenizedRows, Tokenizer
-from fastformers.models.architectures import (
-    architecture_of,
-    check_model_type,
-    check_supported,
-)
+from fastformers.models.architectures import architecture_of, check_model_type, check_supported
 from fastformers.models.checkpoint import load_config, naming_file
 from fastformers.models.forward import OnProgress, predict_logits, takes_token_types
 from fastformers.models.loading import (
@@ -72,11 +68,7 @@ from fastformers.models.trainer import (
     train_model,
     without_attention_dropout,
 )
-from fastformers.models.training_config import (
-    DEFAULT_MAX_LENGTH,
-    FinetuneConfig,
-    TrainingConfig,
-)
+from fastformers.models.training_config import DEFAULT_MAX_LENGTH, FinetuneConfig, TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)

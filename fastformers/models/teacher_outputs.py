@@ -27,7 +27,7 @@ from transformers import PreTrainedModel
 
 from fastformers.atomic_file import whole_file
 from fastformers.errors import InputError
-from fastformers.file_lock import in_turn
+from fastformers.files.file_lock import in_turn
 from fastformers.inference.batching import in_row_order, plan_batches
 from fastformers.inference.tokenizer import TokenizedRows
 from fastformers.models.forward import OnProgress, mixed_precision, model_inputs, on_fastest_device

@@ -33,7 +33,7 @@ from fastformers.export.encoder import EncoderWeights, Layer, Linear
 from fastformers.export.graph import GRAPH_VERSION, write_graph
 from fastformers.export.int8 import ActivationRange
 from fastformers.export.read_encoder import read_encoder
-from fastformers.file_lock import in_turn
+from fastformers.files.file_lock import in_turn
 from fastformers.inference.batching import rows_per_batch
 from fastformers.inference.cost_profile import warn_if_busy
 from fastformers.inference.cpu import read_processor

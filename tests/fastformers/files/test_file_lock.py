@@ -12,12 +12,12 @@ import threading
 import pytest
 
 from fastformers.errors import ClaimedError
-from fastformers.file_lock import alone_in, in_turn
+from fastformers.files.file_lock import alone_in, in_turn
 
 HOLDS = """
 import sys, time
 from pathlib import Path
-from fastformers.file_lock import alone_in, in_turn
+from fastformers.files.file_lock import alone_in, in_turn
 with in_turn(Path(sys.argv[1])), alone_in(Path(sys.argv[2]), Path("out")):
     print("held", flush=True)
     time.sleep(300)
