@@ -267,5 +267,5 @@ def test_a_terminal_gets_one_line_that_changes(output, command, monkeypatch):
 
 def test_seconds_are_parsed():
     assert fastformers.jobs.status._seconds("2.5") == 2.5
-    with pytest.raises(argparse.ArgumentTypeError, match="-1 is not a number of seconds above 0"):
+    with pytest.raises(argparse.ArgumentTypeError, match="-1: give seconds above 0"):
         fastformers.jobs.status._seconds("-1")
