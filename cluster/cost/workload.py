@@ -28,6 +28,7 @@ from fastformers.errors import InputError
 from fastformers.inference.batching import rows_per_batch
 from fastformers.inference.cascade.record import ShareByLength
 from fastformers.inference.cost_profile import CostProfile
+from fastformers.inference.metrics import student_quantile
 
 CONFIDENCE = 0.95
 
@@ -334,19 +335,8 @@ class _Estimator:
 
 
 def student_t(freedom: int) -> float:
-    """Two-sided 95% quantile of Student's t, by the expansion of Abramowitz and Stegun 26.7.5.
-
-    It is accurate to 0.1% from 5 degrees of freedom on; 3 are assumed where there are fewer.
-    """
-    freedom = max(3, freedom)
-    x = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-    terms: tuple[float, ...] = (
-        x,
-        (x**3 + x) / 4,
-        (5 * x**5 + 16 * x**3 + 3 * x) / 96,
-        (3 * x**7 + 19 * x**5 + 17 * x**3 - 15 * x) / 384,
-    )
-    return float(sum(term / freedom**power for power, term in enumerate(terms)))
+    """Two-sided 95% quantile of Student's t; 3 degrees are assumed where there are fewer."""
+    return student_quantile(NormalDist().inv_cdf((1 + CONFIDENCE) / 2), max(3, freedom))
 
 
 def _repeat_share(sample: CorpusSample, num_good: int) -> Interval:

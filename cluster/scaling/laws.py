@@ -13,7 +13,6 @@ Sources:
     Amdahl 1967, Validity of the single processor approach (AFIPS 30).
     Gunther 2007, Guerrilla Capacity Planning, chapter 6; arXiv:0808.1431 for the proof that the law
     is the throughput of a queue whose jobs also wait for each other.
-    Abramowitz and Stegun 1964, 26.7.5: expansion of Student's t.
 """
 
 import itertools
@@ -24,9 +23,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# Two-sided 95% quantiles of Student's t with 1 to 4 degrees of freedom, and of the normal.
+from fastformers.inference.metrics import Z95, student_quantile
+
+# Two-sided 95% quantiles of Student's t with 1 to 4 degrees of freedom, where an expansion is off.
 _FEW_T = (12.7062, 4.3027, 3.1824, 2.7764)
-_Z = 1.959964
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,8 +198,5 @@ def _estimate(value: float, of_turns: list[float]) -> Estimate:
 
 
 def _student_t(freedom: int) -> float:
-    """Two-sided 95% quantile of Student's t, right to 0.1%."""
-    if freedom <= len(_FEW_T):
-        return _FEW_T[freedom - 1]
-    terms = (_Z, (_Z**3 + _Z) / 4, (5 * _Z**5 + 16 * _Z**3 + 3 * _Z) / 96)
-    return math.fsum(term / freedom**power for power, term in enumerate(terms))
+    """Two-sided 95% quantile of Student's t."""
+    return _FEW_T[freedom - 1] if freedom <= len(_FEW_T) else student_quantile(Z95, freedom)

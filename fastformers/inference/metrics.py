@@ -165,3 +165,20 @@ def spearman_interval(correlation: float, num_rows: float) -> tuple[float, float
     """
     center, half = math.atanh(correlation), Z95 * math.sqrt(1.06 / (num_rows - 3))
     return math.tanh(center - half), math.tanh(center + half)
+
+
+def student_quantile(z: float, freedom: float) -> float:
+    """Quantile of Student's t where the standard normal distribution has z.
+
+    That of 97.5% is 3% too low with 2 degrees of freedom, 0.7% with 3, 0.3% with 4, 0.1% with 5.
+
+    Source:
+        Abramowitz and Stegun 1964, 26.7.5, the expansion of Cornish and Fisher.
+    """
+    terms = (
+        z,
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    )
+    return math.fsum(term / freedom**power for power, term in enumerate(terms))

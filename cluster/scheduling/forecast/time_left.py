@@ -32,6 +32,7 @@ from statistics import NormalDist
 
 from fastformers.cluster.scheduling.forecast.blocks import Prior, RatioBlocks
 from fastformers.inference.engine import Device
+from fastformers.inference.metrics import student_quantile
 
 CONFIDENCE = 0.9
 _Z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
@@ -253,19 +254,5 @@ def _interval(seconds: float, parts: list[_Variance]) -> TimeLeft:
     unsure = math.fsum(part.amount**2 / part.freedom for part in parts)
     freedom = variance**2 / unsure if unsure > 0 else math.inf
     sigma = math.sqrt(math.log1p(variance / seconds**2))
-    factor = math.exp(_student(freedom) * sigma)
+    factor = math.exp(student_quantile(_Z, freedom) * sigma)
     return TimeLeft(seconds=seconds, low_s=seconds / factor, high_s=seconds * factor)
-
-
-def _student(freedom: float) -> float:
-    """Student's t of the upper end of the interval, by Cornish and Fisher's expansion.
-
-    Right to 0.1% from 4 degrees of freedom on, and to 0.3% with 3.
-    """
-    z, v = _Z, freedom
-    return (
-        z
-        + (z**3 + z) / (4 * v)
-        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
-        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
-    )

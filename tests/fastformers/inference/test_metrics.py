@@ -1,3 +1,5 @@
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,6 +15,7 @@ from fastformers.inference.metrics import (
     share_interval,
     spearman,
     spearman_interval,
+    student_quantile,
 )
 
 
@@ -77,6 +80,23 @@ def test_the_interval_of_a_mean_holds_it_in_95_of_100_samples():
 def test_the_interval_of_a_rank_correlation_is_wider_of_fewer_rows():
     few, many = spearman_interval(0.9, 30), spearman_interval(0.9, 3000)
     assert few[0] < many[0] < 0.9 < many[1] < few[1] < 1
+
+
+@pytest.mark.parametrize(
+    ("below", "freedom", "quantile", "error"),
+    [
+        (0.95, 3, 2.3534, 3e-3),
+        (0.95, 4, 2.1318, 1e-3),
+        (0.95, 10, 1.8125, 1e-3),
+        (0.95, 100, 1.6602, 1e-4),
+        (0.975, 3, 3.1824, 1e-2),
+        (0.975, 5, 2.5706, 2e-3),
+        (0.975, 7, 2.3646, 1e-3),
+    ],
+)
+def test_quantiles_of_student_s_t_are_those_of_the_tables(below, freedom, quantile, error):
+    z = NormalDist().inv_cdf(below)
+    assert student_quantile(z, freedom) == pytest.approx(quantile, rel=error)
 
 
 def test_a_share_that_is_looked_at_after_every_row_is_seldom_called_too_low():

@@ -11,7 +11,6 @@ from fastformers.cluster.scheduling.forecast.time_left import (
     JobTimes,
     SlotKind,
     WorkLeft,
-    _student,
 )
 from tests.cluster.scheduling.forecast.synthetic import CPU, draw_world, play
 
@@ -58,15 +57,6 @@ def test_slices_of_which_nothing_is_predicted_say_nothing_of_others():
     """As where all rows of those that are cut are bad."""
     times = times_of(into=JobTimes(num_cut=5, cut_s=0.0))
     assert times.time_left(replace(LEFT, num_slices=1)) is None
-
-
-@pytest.mark.parametrize(
-    ("freedom", "quantile", "error"),
-    [(3, 2.3534, 3e-3), (4, 2.1318, 1e-3), (10, 1.8125, 1e-3), (100, 1.6602, 1e-4)],
-)
-def test_the_interval_is_student_s_of_what_is_known(freedom, quantile, error):
-    """Ninety-five of a hundred are below it, by the tables."""
-    assert _student(freedom) == pytest.approx(quantile, rel=error)
 
 
 def test_a_shard_at_the_end_is_as_unsure_as_a_moment_within_it():
